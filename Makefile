@@ -1,0 +1,37 @@
+# distsys: PGXS build. The version lives in distsys.control and nowhere else.
+EXTENSION = distsys
+EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" distsys.control)
+
+MODULE_big = distsys
+FLOORS = core store algo lock idempotency ratelimit outbox worker
+OBJS = src/distsys.o $(patsubst %.c,%.o,$(sort $(foreach d,$(FLOORS),$(wildcard src/$(d)/*.c))))
+
+# The SQL face, one file per domain, in the order in which one may refer to the other.
+SQL_PARTS = sql/header.sql sql/core.sql sql/lock.sql sql/idempotency.sql sql/ratelimit.sql sql/outbox.sql \
+            sql/worker.sql sql/access.sql
+DATA_built = distsys--$(EXTVERSION).sql
+DATA = $(wildcard sql/upgrade/distsys--*--*.sql)
+
+PG_CPPFLAGS = -I$(srcdir)/src -DDISTSYS_VERSION='"$(EXTVERSION)"'
+PG_CFLAGS = -fvisibility=hidden -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+
+REGRESS = $(sort $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql)))
+REGRESS_OPTS = --inputdir=test --outputdir=. --expecteddir=. --load-extension=distsys
+ISOLATION = $(sort $(patsubst test/specs/%.spec,%,$(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test --outputdir=output_iso --expecteddir=. --load-extension=distsys
+TAP_TESTS = 1
+
+EXTRA_CLEAN = distsys--$(EXTVERSION).sql META.json $(patsubst %.c,%,$(wildcard test/unit/*_test.c)) output_iso tmp_check build
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+distsys--$(EXTVERSION).sql: $(SQL_PARTS)
+	cat $^ > $@
+
+META.json: META.json.in distsys.control
+	sed 's/@VERSION@/$(EXTVERSION)/g' $< > $@
+
+# Every object depends on every header: the house is small enough for a full rebuild.
+$(OBJS): $(wildcard src/*.h src/*/*.h)

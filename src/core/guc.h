@@ -1,0 +1,25 @@
+/*
+ * guc.h: every setting of the extension. docs/settings.md has a line for each.
+ */
+#ifndef DISTSYS_GUC_H
+#define DISTSYS_GUC_H
+
+extern int	guc_durability;				/* a SyncCommitLevel; SYNCHRONOUS_COMMIT_OFF: do not force */
+extern int	guc_max_keys_per_transaction;
+extern int	guc_max_function_wait;		/* ms */
+extern int	guc_lease_max_ttl;			/* ms */
+extern bool guc_notice_in_transaction;
+extern int	guc_rate_limit_wait;		/* ms */
+extern int	guc_outbox_max_bytes;		/* bytes of one payload */
+extern int	guc_outbox_read_wait;		/* ms a reader waits for commits in progress */
+extern bool guc_worker_enabled;
+extern int	guc_worker_max;				/* per-database workers at once */
+
+/* developer settings, superuser only: tests move time and force collisions */
+extern int	guc_clock_offset;			/* ms added to both clocks: time passes */
+extern int	guc_clock_step;				/* ms added to the wall clock only: somebody set the clock */
+extern int	guc_hash_bits;				/* bits of a name's hash that are used, 64 = all */
+
+extern void guc_init(void);
+
+#endif							/* DISTSYS_GUC_H */

@@ -1,0 +1,16 @@
+/*
+ * stats.h: counters in shared memory, seen in the view distsys.stats. Without
+ * shared_preload_libraries counting is a no-op and the view is empty. Counted
+ * when decided, not when committed.
+ */
+#ifndef DISTSYS_STATS_H
+#define DISTSYS_STATS_H
+
+/*
+ * Adds to the counter (database, domain, object, metric). object: a policy,
+ * topic or group name of at most 63 bytes, "" for the whole domain. Cheap
+ * (a hash and an atomic add); takes no lock once the counter exists.
+ */
+extern void stats_add(const char *domain, const char *object, const char *metric, int64 n);
+
+#endif							/* DISTSYS_STATS_H */

@@ -1,0 +1,46 @@
+/*
+ * catalog.h: the OIDs of our own tables, sequences and row types, looked up by
+ * name in schema distsys and cached until a relcache or namespace invalidation.
+ */
+#ifndef DISTSYS_CATALOG_H
+#define DISTSYS_CATALOG_H
+
+#define DISTSYS_SCHEMA "distsys"
+
+typedef enum CatalogTable
+{
+	TABLE_TOKEN_STATE,
+	TABLE_LEASE,
+	TABLE_FENCE,
+	TABLE_IDEMPOTENCY_POLICY,
+	TABLE_IDEMPOTENCY_RECORD,
+	TABLE_RATE_LIMIT_POLICY,
+	TABLE_RATE_LIMIT_BUCKET,
+	TABLE_OUTBOX_TOPIC,
+	TABLE_OUTBOX_EVENT,
+	TABLE_OUTBOX_GROUP,			/* configuration of a group */
+	TABLE_OUTBOX_CURSOR,		/* state of a group */
+	TABLE_OUTBOX_RETRY,
+	TABLE_OUTBOX_DEAD_LETTER,
+	TABLE_OUTBOX_SETTLED,
+	SEQUENCE_TOKEN,
+	SEQUENCE_POSITION,
+	SEQUENCE_RECEIPT,
+	TYPE_LEASE,
+	TYPE_IDEMPOTENCY_RESULT,
+	TYPE_RATE_LIMIT_RESULT,
+	TYPE_OUTBOX_EVENT,
+	TYPE_OUTBOX_DELIVERY,
+	CATALOG_COUNT
+} CatalogTable;
+
+/* OID of the relation; 55000 when the extension is not (completely) there. */
+extern Oid	catalog_relid(CatalogTable which);
+/* InvalidOid when it is not there: for workers that look whether there is anything to do. */
+extern Oid	catalog_relid_missing_ok(CatalogTable which);
+/* OID of the row type of a TYPE_ entry. */
+extern Oid	catalog_type(CatalogTable which);
+extern Oid	catalog_extension_owner(void);
+extern void catalog_init(void);
+
+#endif							/* DISTSYS_CATALOG_H */

@@ -1,0 +1,27 @@
+/*
+ * sequencer.h: gives events a position in commit order, without a slot, a gap
+ * timeout or an exclusive lock.
+ *
+ * Events of a transaction wait in one tuplestore and are written at
+ * PRE_COMMIT under a SHARE lock that falls after the commit is visible, with positions drawn
+ * after that lock. A reader learns the settled bound: every position up to it is visible
+ * or will never exist.
+ */
+#ifndef DISTSYS_SEQUENCER_H
+#define DISTSYS_SEQUENCER_H
+
+#include "store/row.h"
+
+/*
+ * Appends a row for outbox_event to the transaction's pending list; values are all columns,
+ * column 2 (position) is filled at PRE_COMMIT; values must be detoasted. 55000 after the flush of this transaction.
+ */
+extern void sequencer_append(const Datum *values, const bool *nulls);
+/*
+ * The settled bound as of now, waiting up to distsys.outbox_read_wait for commits in progress.
+ * Must be called before the scan's snapshot is taken (row_scan_begin).
+ */
+extern int64 sequencer_settle(void);
+extern void sequencer_init(void);
+
+#endif							/* DISTSYS_SEQUENCER_H */

@@ -1,0 +1,31 @@
+/*
+ * token.h: fencing tokens and event positions: (epoch << 40) + counter, a
+ * bigint below 2^53, one rising order for the whole database.
+ *
+ * epoch = base + timeline, so it rises by itself at a promotion. The base is in
+ * the one-row table token_state together with the identity it was computed for
+ * (system identifier, database, table OID, timeline); anything but a risen timeline
+ * (restore, copy of the database, pg_upgrade) jumps the base by 256 and expires
+ * older leases.
+ */
+#ifndef DISTSYS_TOKEN_H
+#define DISTSYS_TOKEN_H
+
+#include "access/xlogdefs.h"
+
+#define TOKEN_COUNTER_BITS 40
+#define TOKEN_LIMIT (INT64CONST(1) << 53)
+
+/* A new token, unique from the moment it is seen: flushed before return, whatever becomes of the transaction. */
+extern int64 token_issue(void);
+/* First of n consecutive positions; durable with this transaction's commit. */
+extern int64 position_draw(int64 n);
+/* The highest position drawn so far, in the same layout. Not on a standby. */
+extern int64 position_head(void);
+/* n consecutive delivery receipts (plain counter). */
+extern int64 receipt_draw(int64 n);
+/* Leases whose token is below this are expired: they were granted before a restore. */
+extern int64 token_lease_floor(void);
+extern int32 token_epoch(void);
+
+#endif							/* DISTSYS_TOKEN_H */
