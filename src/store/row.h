@@ -22,8 +22,6 @@
 
 #include "access/htup_details.h"
 #include "store/catalog.h"
-#include "storage/block.h"
-#include "storage/lock.h"
 #include "utils/rel.h"
 
 /* For reading: AccessShareLock, dropped by row_close. Works on a standby. */
@@ -61,19 +59,5 @@ extern HeapTuple row_scan_next(RowScan *scan);
 /* Is the version just returned visible to the caller's own active snapshot too? */
 extern bool row_scan_caller_sees(RowScan *scan);
 extern void row_scan_end(RowScan *scan);
-
-/*
- * Housekeeping: walks the heap from *block for at most max_pages pages and
- * deletes at most max_rows rows that `dead` condemns. For each: takes the key lock
- * that `tag` names without waiting (in use: skipped), reads it again, asks `dead` again,
- * deletes. *block is where to go on, 0 when the end was reached. Returns rows removed.
- */
-typedef struct RowSweep
-{
-	bool		(*dead) (Relation rel, HeapTuple tuple, void *arg);
-	void		(*tag) (Relation rel, HeapTuple tuple, LOCKTAG *tag, void *arg);
-	void	   *arg;
-} RowSweep;
-extern int64 row_sweep(Relation rel, const RowSweep *sweep, BlockNumber *block, int max_pages, int max_rows);
 
 #endif							/* DISTSYS_ROW_H */
