@@ -7,8 +7,7 @@ FLOORS = core store algo lock idempotency ratelimit outbox worker
 OBJS = src/distsys.o $(patsubst %.c,%.o,$(sort $(foreach d,$(FLOORS),$(wildcard src/$(d)/*.c))))
 
 # The SQL face, one file per domain, in the order in which one may refer to the other.
-SQL_PARTS = sql/header.sql sql/core.sql sql/lock.sql sql/idempotency.sql sql/ratelimit.sql sql/outbox.sql \
-            sql/worker.sql sql/access.sql
+SQL_PARTS = $(wildcard $(patsubst %,sql/%.sql,header core lock idempotency ratelimit outbox worker access))
 DATA_built = distsys--$(EXTVERSION).sql
 DATA = $(wildcard sql/upgrade/distsys--*--*.sql)
 
@@ -27,8 +26,8 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-distsys--$(EXTVERSION).sql: $(SQL_PARTS)
-	cat $^ > $@
+distsys--$(EXTVERSION).sql: $(SQL_PARTS) distsys.control
+	cat $(SQL_PARTS) > $@
 
 META.json: META.json.in distsys.control
 	sed 's/@VERSION@/$(EXTVERSION)/g' $< > $@

@@ -14,12 +14,12 @@
 #define NAME_SHORT 63			/* bytes: topics, policies, groups, consumers, members */
 
 /* A checked name: bytes inside the argument (not NUL-terminated) and the text Datum to store or to look up with. */
-typedef struct Name
+typedef struct NameArg
 {
 	const char *data;
 	int			len;
 	Datum		datum;
-} Name;
+} NameArg;
 
 #define MICROSECONDS INT64CONST(1)
 #define MILLISECONDS INT64CONST(1000)
@@ -27,11 +27,11 @@ typedef struct Name
 
 extern void arg_not_null(FunctionCallInfo fcinfo, int argno, const char *what);
 /* 1..max_bytes bytes, no control characters, not NULL */
-extern Name arg_name(FunctionCallInfo fcinfo, int argno, const char *what, int max_bytes);
-extern Name arg_name_datum(Datum value, const char *what, int max_bytes);
-extern char *name_cstring(Name name);	/* palloc'd, for messages */
+extern NameArg arg_name(FunctionCallInfo fcinfo, int argno, const char *what, int max_bytes);
+extern NameArg arg_name_datum(Datum value, const char *what, int max_bytes);
+extern char *name_cstring(NameArg name);	/* palloc'd, for messages */
 /* optional text: false when NULL; longer than max_bytes is 22001 (0 = any length) */
-extern bool arg_text(FunctionCallInfo fcinfo, int argno, const char *what, int max_bytes, Name *out);
+extern bool arg_text(FunctionCallInfo fcinfo, int argno, const char *what, int max_bytes, NameArg *out);
 /* a word out of a NULL-terminated list, case-sensitive; returns its index; 22023 with the list in the HINT */
 extern int	arg_word(FunctionCallInfo fcinfo, int argno, const char *what, const char *const *words);
 extern int64 arg_int64(FunctionCallInfo fcinfo, int argno, const char *what, int64 min, int64 max);
@@ -45,7 +45,7 @@ extern int64 interval_to_us(const Interval *value, const char *what, int64 min_u
 /* `wait` of a function: not NULL (22004), 0 .. distsys.max_function_wait (22023, HINT names call_form when not NULL) */
 extern int64 arg_function_wait(FunctionCallInfo fcinfo, int argno, const char *call_form);
 /* text[] -> array of checked names; NULL array 22004, multi-dimensional 2202E, NULL element 22004, empty 22023 unless allow_empty */
-extern Name *arg_name_array(FunctionCallInfo fcinfo, int argno, const char *what, int max_bytes, bool allow_empty, int *n);
+extern NameArg *arg_name_array(FunctionCallInfo fcinfo, int argno, const char *what, int max_bytes, bool allow_empty, int *n);
 extern int64 *arg_int64_array(FunctionCallInfo fcinfo, int argno, const char *what, int64 min, int64 max, int *n);
 /* an argument value that a later version builds: 0A000 */
 extern void arg_not_built(const char *what, const char *hint) pg_attribute_noreturn();

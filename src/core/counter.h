@@ -12,7 +12,5 @@
 extern int64 counter_draw(Oid sequence, int64 n, XLogRecPtr *lsn);
 /* The last value drawn, 0 when none. */
 extern int64 counter_last(Oid sequence);
-/* Raises the counter to at least `value`. */
-extern void counter_advance(Oid sequence, int64 value);
 
 #endif							/* DISTSYS_COUNTER_H */

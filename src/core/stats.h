@@ -12,5 +12,6 @@
  * (a hash and an atomic add); takes no lock once the counter exists.
  */
 extern void stats_add(const char *domain, const char *object, const char *metric, int64 n);
+extern void stats_init(void);	/* registers the shared memory segment; before shmem_init() */
 
 #endif							/* DISTSYS_STATS_H */

@@ -7,6 +7,8 @@
 
 typedef struct XactActions
 {
+	/* is there anything for pre_commit to do? NULL: always ask it */
+	bool		(*pending) (void);
 	/* may raise; runs with an active snapshot, before the commit record */
 	void		(*pre_commit) (void);
 	/* PREPARE TRANSACTION: raise 0A000 when there is state that cannot survive it */

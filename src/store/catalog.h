@@ -40,7 +40,6 @@ extern Oid	catalog_relid(CatalogTable which);
 extern Oid	catalog_relid_missing_ok(CatalogTable which);
 /* OID of the row type of a TYPE_ entry. */
 extern Oid	catalog_type(CatalogTable which);
-extern Oid	catalog_extension_owner(void);
 extern void catalog_init(void);
 
 #endif							/* DISTSYS_CATALOG_H */

@@ -20,7 +20,7 @@ typedef void (*ConfigLoad) (void *entry, Relation rel, HeapTuple tuple);
 /* The primary key of the table is one or two text columns. Call once, lazily. */
 extern ConfigCache *config_cache_create(CatalogTable table, Size entry_size, ConfigLoad load);
 /* Copies the entry into *out; false: no such row. name2 may be NULL. */
-extern bool config_get(ConfigCache *cache, const Name *name1, const Name *name2, void *out);
+extern bool config_get(ConfigCache *cache, const NameArg *name1, const NameArg *name2, void *out);
 /* After our own row_insert/row_update/row_delete on a configuration table. */
 extern void config_changed(Relation rel);
 

@@ -42,6 +42,15 @@ extern void row_insert(Relation rel, Datum *values, bool *nulls);
 extern void row_update(Relation rel, HeapTuple old, Datum *values, bool *nulls, bool *replace);
 extern void row_delete(Relation rel, HeapTuple old);
 
+/* Many rows at once: opens the indexes once; end does the CommandCounterIncrement(). */
+typedef struct RowInserter RowInserter;
+extern RowInserter *row_inserter_begin(Relation rel);
+extern void row_inserter_put(RowInserter *inserter, const Datum *values, const bool *nulls);
+extern void row_inserter_end(RowInserter *inserter);
+
+/* The row's primary key as Datums that point into the tuple; key has room for 3. */
+extern void row_key(Relation rel, HeapTuple tuple, Datum *key);
+
 /* One attribute by number. *isnull may be NULL when the column is NOT NULL. */
 extern Datum row_get(Relation rel, HeapTuple tuple, int attnum, bool *isnull);
 /* "Reading implies durable": flushes the commit of the transaction that wrote this version (nothing to do for our own or on a standby). */

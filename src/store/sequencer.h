@@ -22,6 +22,8 @@ extern void sequencer_append(const Datum *values, const bool *nulls);
  * Must be called before the scan's snapshot is taken (row_scan_begin).
  */
 extern int64 sequencer_settle(void);
+/* Waits for publishers in their commit and keeps others out to the end of this transaction (all tags, Exclusive). */
+extern void sequencer_stop(void);
 extern void sequencer_init(void);
 
 #endif							/* DISTSYS_SEQUENCER_H */

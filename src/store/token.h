@@ -27,5 +27,9 @@ extern int64 receipt_draw(int64 n);
 /* Leases whose token is below this are expired: they were granted before a restore. */
 extern int64 token_lease_floor(void);
 extern int32 token_epoch(void);
+/* Operators: a new epoch; at least the epoch after that of min_token. Both wait for publishers in their commit and hold them off to the end of this transaction. */
+extern int32 token_epoch_bump(void);
+/* Returns a token that every later one is above, and that is at least min_token. */
+extern int64 token_advance(int64 min_token);
 
 #endif							/* DISTSYS_TOKEN_H */

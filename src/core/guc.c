@@ -1,0 +1,124 @@
+/*
+ * guc.c: defines the settings. docs/settings.md says what each is for.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "access/xact.h"
+#include "utils/guc.h"
+
+#include "core/guc.h"
+
+int			guc_durability = SYNCHRONOUS_COMMIT_ON;
+int			guc_max_keys_per_transaction = 1000;
+int			guc_max_function_wait = 10000;
+int			guc_lease_max_ttl = 15 * 60 * 1000;
+bool		guc_notice_in_transaction = true;
+int			guc_rate_limit_wait = 100;
+int			guc_outbox_max_bytes = 1024 * 1024;
+int			guc_outbox_read_wait = 1000;
+bool		guc_worker_enabled = true;
+int			guc_worker_max = 2;
+int			guc_clock_offset = 0;
+int			guc_clock_step = 0;
+int			guc_hash_bits = 64;
+
+/* The words of synchronous_commit; "off" leaves the decision to the session. */
+static const struct config_enum_entry durability_options[] = {
+	{"off", SYNCHRONOUS_COMMIT_OFF, false},
+	{"local", SYNCHRONOUS_COMMIT_LOCAL_FLUSH, false},
+	{"remote_write", SYNCHRONOUS_COMMIT_REMOTE_WRITE, false},
+	{"on", SYNCHRONOUS_COMMIT_ON, false},
+	{"remote_apply", SYNCHRONOUS_COMMIT_REMOTE_APPLY, false},
+	{NULL, 0, false}
+};
+
+static void
+define_limits(void)
+{
+	DefineCustomEnumVariable("distsys.durability",
+							 "How durable a granted lease or claim is when COMMIT returns, whatever synchronous_commit says.",
+							 "off: the session's synchronous_commit decides, and a crash can take back a grant.",
+							 &guc_durability, SYNCHRONOUS_COMMIT_ON, durability_options,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("distsys.max_keys_per_transaction",
+							"Most key locks that one transaction may hold.",
+							"Each takes a place in the server's lock table, which all sessions share.",
+							&guc_max_keys_per_transaction, 1000, 1, INT_MAX,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("distsys.max_function_wait",
+							"Longest wait that a function accepts; CALL forms wait longer without a snapshot.",
+							NULL,
+							&guc_max_function_wait, 10000, 0, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("distsys.lease_max_ttl",
+							"Longest time to live of a lease.",
+							NULL,
+							&guc_lease_max_ttl, 15 * 60 * 1000, 100, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("distsys.rate_limit_wait",
+							"How long rate_limit_take waits for another transaction that uses the same bucket.",
+							NULL,
+							&guc_rate_limit_wait, 100, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("distsys.outbox_max_bytes",
+							"Largest payload of one event.",
+							NULL,
+							&guc_outbox_max_bytes, 1024 * 1024, 1024, 256 * 1024 * 1024,
+							PGC_SUSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("distsys.outbox_read_wait",
+							"How long a reader waits for commits in progress before it stops at the settled position.",
+							NULL,
+							&guc_outbox_read_wait, 1000, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+static void
+define_behaviour(void)
+{
+	DefineCustomBoolVariable("distsys.notice_in_transaction",
+							 "Say when a lease that is acquired in a transaction block takes effect at commit only.",
+							 NULL,
+							 &guc_notice_in_transaction, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("distsys.worker_enabled",
+							 "Run the housekeeping workers.",
+							 NULL,
+							 &guc_worker_enabled, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("distsys.worker_max",
+							"Most housekeeping workers at once, each in one database.",
+							NULL,
+							&guc_worker_max, 2, 1, 16,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+}
+
+static void
+define_developer_settings(void)
+{
+	DefineCustomIntVariable("distsys.clock_offset",
+							"Developer setting: added to both clocks, as if time had passed.",
+							NULL,
+							&guc_clock_offset, 0, INT_MIN, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+	DefineCustomIntVariable("distsys.clock_step",
+							"Developer setting: added to the wall clock only, as if somebody had set it.",
+							NULL,
+							&guc_clock_step, 0, INT_MIN, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+	DefineCustomIntVariable("distsys.hash_bits",
+							"Developer setting: bits of a name's hash that key locks use; few bits force collisions.",
+							NULL,
+							&guc_hash_bits, 64, 1, 64,
+							PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+}
+
+void
+guc_init(void)
+{
+	define_limits();
+	define_behaviour();
+	define_developer_settings();
+	MarkGUCPrefixReserved("distsys");
+}

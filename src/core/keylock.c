@@ -1,0 +1,252 @@
+/*
+ * keylock.c: key locks, see keylock.h.
+ *
+ * Locks are the server's own heavyweight locks, so the deadlock detector,
+ * cancel, lock_timeout, log_lock_waits and pg_locks know them. Whatever is not
+ * released by a call falls with its (sub)transaction.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "compat.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "core/guc.h"
+#include "core/keylock.h"
+#include "core/xact.h"
+
+/*
+ * Key locks this transaction holds, and what the number was when each
+ * subtransaction that took one began: a rollback to it restores the number.
+ */
+typedef struct HeldMark
+{
+	int			nest_level;
+	int			held_before;
+} HeldMark;
+
+static int	held = 0;
+static HeldMark *marks = NULL;
+static int	nmarks = 0;
+static int	max_marks = 0;
+
+static void
+set_tag(LOCKTAG *tag, KeylockSpace space, uint64 hash)
+{
+	if (guc_hash_bits < 64)
+		hash &= (UINT64CONST(1) << guc_hash_bits) - 1;
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, space);
+}
+
+void
+keylock_tag(LOCKTAG *tag, KeylockSpace space, const char *name, int len)
+{
+	set_tag(tag, space, hash_bytes_extended((const unsigned char *) name, len, space));
+}
+
+void
+keylock_tag2(LOCKTAG *tag, KeylockSpace space, const char *a, int alen, const char *b, int blen)
+{
+	uint64		seed = hash_bytes_extended((const unsigned char *) a, alen, space);
+
+	set_tag(tag, space, hash_bytes_extended((const unsigned char *) b, blen, seed));
+}
+
+void
+keylock_tag_num(LOCKTAG *tag, KeylockSpace space, const char *name, int len, int64 number)
+{
+	keylock_tag2(tag, space, name, len, (const char *) &number, sizeof(number));
+}
+
+/* Makes room for one more held lock: before it is taken, since this can fail. */
+static void
+reserve(void)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (held >= guc_max_keys_per_transaction)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("transaction uses more than %d keys", guc_max_keys_per_transaction),
+				 errdetail("Each key that a transaction writes holds a lock until it ends."),
+				 errhint("Commit between batches, or raise distsys.max_keys_per_transaction together with max_locks_per_transaction.")));
+
+	if (level <= 1 || (nmarks > 0 && marks[nmarks - 1].nest_level == level))
+		return;
+	if (nmarks == max_marks)
+	{
+		int			size = Max(16, max_marks * 2);
+
+		if (marks == NULL)
+			marks = MemoryContextAlloc(TopMemoryContext, size * sizeof(HeldMark));
+		else
+			marks = repalloc(marks, size * sizeof(HeldMark));
+		max_marks = size;
+	}
+	marks[nmarks].nest_level = level;
+	marks[nmarks].held_before = held;
+	nmarks++;
+}
+
+bool
+keylock_try(const LOCKTAG *tag, LOCKMODE mode)
+{
+	LockAcquireResult result;
+
+	reserve();
+	result = LockAcquire(tag, mode, false, true);
+	if (result == LOCKACQUIRE_OK)
+		held++;
+	return result != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+keylock_release(const LOCKTAG *tag, LOCKMODE mode)
+{
+	(void) LockRelease(tag, mode, false);
+	if (!LockHeldByMe(tag, mode, false))
+		held--;
+}
+
+/*
+ * Runs a wait that only an error can end early inside a subtransaction with
+ * lock_timeout set to what is left. true: it came to its end.
+ */
+typedef void (*TimedWait) (void *arg);
+
+static bool
+wait_in_subtransaction(TimedWait wait, void *arg, int64 wait_us)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	int			callers_timeout = LockTimeout;
+	int64		wait_ms = Max(1, (wait_us + 999) / 1000);
+	volatile bool ours = (callers_timeout == 0 || wait_ms < callers_timeout);
+	volatile bool done = false;
+
+	BeginInternalSubTransaction(NULL);
+	if (ours)
+		LockTimeout = (int) Min(wait_ms, INT_MAX);
+	PG_TRY();
+	{
+		wait(arg);
+		LockTimeout = callers_timeout;
+		ReleaseCurrentSubTransaction();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		LockTimeout = callers_timeout;
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (!ours || error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return done;
+}
+
+typedef struct LockRequest
+{
+	const LOCKTAG *tag;
+	LOCKMODE	mode;
+} LockRequest;
+
+static void
+wait_for_lock(void *arg)
+{
+	LockRequest *request = (LockRequest *) arg;
+
+	(void) LockAcquire(request->tag, request->mode, false, false);
+}
+
+bool
+keylock_wait(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us)
+{
+	LockRequest request = {tag, mode};
+
+	if (keylock_try(tag, mode))
+		return true;
+	if (wait_us == 0)
+		return false;
+	if (wait_us == KEYLOCK_FOR_EVER)
+		wait_for_lock(&request);
+	else if (!wait_in_subtransaction(wait_for_lock, &request, wait_us))
+		return false;
+	held++;
+	return true;
+}
+
+static void
+wait_for_holder(void *arg)
+{
+	(void) VirtualXactLock(*(VirtualTransactionId *) arg, true);
+}
+
+bool
+keylock_wait_for_holders(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us)
+{
+	TimestampTz until = GetCurrentTimestamp() + wait_us;
+	VirtualTransactionId *holder = GetLockConflicts(tag, mode, NULL);
+
+	for (; VirtualTransactionIdIsValid(*holder); holder++)
+	{
+		int64		left = until - GetCurrentTimestamp();
+
+		if (VirtualXactLock(*holder, false))
+			continue;
+		if (left <= 0 || !wait_in_subtransaction(wait_for_holder, holder, left))
+			return false;
+	}
+	return true;
+}
+
+static void
+keylock_end(bool committed)
+{
+	held = 0;
+	nmarks = 0;
+}
+
+static void
+keylock_sub_end(bool committed, int nest_level)
+{
+	HeldMark   *top = nmarks > 0 ? &marks[nmarks - 1] : NULL;
+
+	if (top == NULL || top->nest_level != nest_level)
+		return;
+	if (!committed)
+	{
+		held = top->held_before;
+		nmarks--;
+	}
+	else if (nest_level - 1 <= 1 || (nmarks > 1 && top[-1].nest_level == nest_level - 1))
+		nmarks--;
+	else
+		top->nest_level = nest_level - 1;
+}
+
+static const XactActions keylock_actions = {
+	.end = keylock_end,
+	.sub_end = keylock_sub_end
+};
+
+void
+keylock_init(void)
+{
+	xact_register(&keylock_actions);
+}

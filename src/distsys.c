@@ -1,0 +1,27 @@
+/*
+ * distsys.c: what happens when the library is loaded.
+ *
+ * In shared_preload_libraries it also gets shared memory and starts the
+ * launcher; loaded later, by the first call, everything durable works.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "core/guc.h"
+#include "core/keylock.h"
+#include "core/xact.h"
+#include "store/catalog.h"
+
+DISTSYS_MODULE_MAGIC;
+
+PGDLLEXPORT void _PG_init(void);
+
+void
+_PG_init(void)
+{
+	guc_init();
+	xact_init();
+	keylock_init();
+	catalog_init();
+}

@@ -1,0 +1,159 @@
+/*
+ * config.c: cached configuration, see config.h.
+ *
+ * An invalidation raises the cache's generation; an entry is valid while its
+ * generation is the cache's. The generation is read before the load, so that
+ * an invalidation during a load makes its result void.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "commands/trigger.h"
+#include "compat.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+
+#include "store/config.h"
+
+typedef struct ConfigKey
+{
+	char		name1[NAME_SHORT + 1];
+	char		name2[NAME_SHORT + 1];
+} ConfigKey;
+
+/* In the hash table; the domain's entry follows. */
+typedef struct CachedRow
+{
+	ConfigKey	key;			/* hash key, must be first */
+	uint64		generation;
+	char		entry[FLEXIBLE_ARRAY_MEMBER];
+} CachedRow;
+
+struct ConfigCache
+{
+	CatalogTable table;
+	Size		entry_size;
+	ConfigLoad	load;
+	Oid			relid;			/* what the entries were read from */
+	uint64		generation;
+	HTAB	   *rows;
+	ConfigCache *next;
+};
+
+static ConfigCache *caches = NULL;
+
+static void
+on_relcache_invalidation(Datum arg, Oid relid)
+{
+	for (ConfigCache *cache = caches; cache != NULL; cache = cache->next)
+	{
+		if (relid == InvalidOid || relid == cache->relid)
+			cache->generation++;
+	}
+}
+
+ConfigCache *
+config_cache_create(CatalogTable table, Size entry_size, ConfigLoad load)
+{
+	ConfigCache *cache = MemoryContextAllocZero(TopMemoryContext, sizeof(ConfigCache));
+	HASHCTL		ctl = {0};
+
+	cache->table = table;
+	cache->entry_size = entry_size;
+	cache->load = load;
+	cache->generation = 1;
+	ctl.keysize = sizeof(ConfigKey);
+	ctl.entrysize = MAXALIGN(offsetof(CachedRow, entry) + entry_size);
+	ctl.hcxt = TopMemoryContext;
+	cache->rows = hash_create("distsys configuration", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+
+	if (caches == NULL)
+		CacheRegisterRelcacheCallback(on_relcache_invalidation, (Datum) 0);
+	cache->next = caches;
+	caches = cache;
+	return cache;
+}
+
+static void
+make_key(ConfigKey *key, const NameArg *name1, const NameArg *name2)
+{
+	memset(key, 0, sizeof(*key));
+	memcpy(key->name1, name1->data, name1->len);
+	if (name2 != NULL)
+		memcpy(key->name2, name2->data, name2->len);
+}
+
+/* Reads the row by a fresh catalog snapshot, whatever the isolation level: a stale policy must not be kept. */
+static bool
+load_row(ConfigCache *cache, const NameArg *name1, const NameArg *name2, void *entry, uint64 *generation)
+{
+	Relation	rel = table_open(catalog_relid(cache->table), AccessShareLock);
+	Oid			pk = RelationGetPrimaryKeyIndex(rel, false);
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	cache->relid = RelationGetRelid(rel);
+	*generation = cache->generation;
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ, name1->datum);
+	if (name2 != NULL)
+		ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, name2->datum);
+	scan = systable_beginscan(rel, pk, OidIsValid(pk), NULL, name2 != NULL ? 2 : 1, keys);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		memset(entry, 0, cache->entry_size);
+		cache->load(entry, rel, tuple);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return HeapTupleIsValid(tuple);
+}
+
+bool
+config_get(ConfigCache *cache, const NameArg *name1, const NameArg *name2, void *out)
+{
+	ConfigKey	key;
+	CachedRow  *row;
+	uint64		generation;
+
+	if (name1->len > NAME_SHORT || (name2 != NULL && name2->len > NAME_SHORT))
+		return false;
+	AcceptInvalidationMessages();
+	make_key(&key, name1, name2);
+	row = hash_search(cache->rows, &key, HASH_FIND, NULL);
+	if (row != NULL && row->generation == cache->generation)
+	{
+		memcpy(out, row->entry, cache->entry_size);
+		return true;
+	}
+	if (!load_row(cache, name1, name2, out, &generation))
+		return false;
+	row = hash_search(cache->rows, &key, HASH_ENTER, NULL);
+	row->generation = generation;
+	memcpy(row->entry, out, cache->entry_size);
+	return true;
+}
+
+void
+config_changed(Relation rel)
+{
+	CacheInvalidateRelcache(rel);
+}
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__config_changed);
+
+/* The statement trigger of configuration tables. */
+Datum
+distsys__config_changed(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("_config_changed() can only be called as a trigger")));
+	config_changed(((TriggerData *) fcinfo->context)->tg_relation);
+	PG_RETURN_NULL();
+}

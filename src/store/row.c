@@ -1,0 +1,654 @@
+/*
+ * row.c: point access to our tables, see row.h for the contract.
+ *
+ * Order: table lock, index lock, buffers. The index is the primary key,
+ * looked up at each open, never remembered: REINDEX CONCURRENTLY replaces it.
+ *
+ * A remembered TID per key keeps a hot row fast while somebody holds a
+ * snapshot: the index then leads to the oldest version, and the walk from
+ * there to the newest grows with every update. The TID is a hint: it is
+ * followed along t_ctid, the key is compared, and the index decides on a miss.
+ */
+#include "postgres.h"
+
+#include "access/relscan.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/index.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "compat.h"
+#include "executor/executor.h"
+#include "executor/tuptable.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+
+#include "store/row.h"
+
+#define MAX_KEY 3
+#define TID_HINTS 256			/* a power of two */
+
+/* What the primary key of a table looks like; void when relid is invalid. */
+typedef struct RowShape
+{
+	Oid			relid;
+	int			nkeys;
+	AttrNumber	attnum[MAX_KEY];
+	Oid			typid[MAX_KEY];
+} RowShape;
+
+static RowShape shapes[CATALOG_COUNT];
+
+typedef struct TidHint
+{
+	Oid			relid;
+	uint32		hash;
+	ItemPointerData tid;
+} TidHint;
+
+static TidHint hints[TID_HINTS];
+
+static void
+on_relcache_invalidation(Datum arg, Oid relid)
+{
+	for (int i = 0; i < CATALOG_COUNT; i++)
+	{
+		if (relid == InvalidOid || shapes[i].relid == relid)
+			shapes[i].relid = InvalidOid;
+	}
+}
+
+/* The server treats catalogs' indexes as plain ones, and so do we: others are refused, they would be filled wrongly. */
+static void
+check_indexes(Relation rel)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+		bool		plain = RelationGetIndexExpressions(index) == NIL &&
+			RelationGetIndexPredicate(index) == NIL &&
+			!index->rd_index->indisexclusion && index->rd_index->indimmediate;
+
+		if (!plain)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("table \"%s\" has the unsupported index \"%s\"",
+							RelationGetRelationName(rel), RelationGetRelationName(index)),
+					 errdetail("An expression, partial, exclusion or deferrable index cannot be kept up to date by distsys."),
+					 errhint("Drop the index.")));
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+}
+
+static Oid
+primary_key(Relation rel)
+{
+	Oid			pk = RelationGetPrimaryKeyIndex(rel, false);
+
+	if (!OidIsValid(pk))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" has no valid primary key", RelationGetRelationName(rel))));
+	return pk;
+}
+
+static void
+load_shape(Relation rel, RowShape *shape)
+{
+	static bool registered = false;
+	Relation	index;
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(on_relcache_invalidation, (Datum) 0);
+		registered = true;
+	}
+	check_indexes(rel);
+	index = index_open(primary_key(rel), AccessShareLock);
+	shape->nkeys = IndexRelationGetNumberOfKeyAttributes(index);
+	Assert(shape->nkeys <= MAX_KEY);
+	for (int i = 0; i < shape->nkeys; i++)
+	{
+		shape->attnum[i] = index->rd_index->indkey.values[i];
+		shape->typid[i] = TupleDescAttr(RelationGetDescr(rel), shape->attnum[i] - 1)->atttypid;
+	}
+	index_close(index, AccessShareLock);
+	shape->relid = RelationGetRelid(rel);
+}
+
+static const RowShape *
+shape_of(Relation rel)
+{
+	Oid			relid = RelationGetRelid(rel);
+
+	for (int i = 0; i < CATALOG_COUNT; i++)
+	{
+		if (shapes[i].relid == relid)
+			return &shapes[i];
+	}
+	elog(ERROR, "relation %u was not opened by row_open", relid);
+}
+
+static Relation
+open_with_lock(CatalogTable table, LOCKMODE mode)
+{
+	Relation	rel = try_table_open(catalog_relid(table), mode);
+
+	/* dropped and created again since we looked: the invalidation has arrived with the lock */
+	if (rel == NULL)
+		rel = table_open(catalog_relid(table), mode);
+	if (shapes[table].relid != RelationGetRelid(rel))
+		load_shape(rel, &shapes[table]);
+	return rel;
+}
+
+Relation
+row_open_read(CatalogTable table)
+{
+	return open_with_lock(table, AccessShareLock);
+}
+
+Relation
+row_open_write(CatalogTable table, const char *command)
+{
+	PreventCommandDuringRecovery(command);
+	PreventCommandIfReadOnly(command);
+	PreventCommandIfParallelMode(command);
+	return open_with_lock(table, RowExclusiveLock);
+}
+
+void
+row_close(Relation rel)
+{
+	/* RelationClose keeps the lock; a reader's lock is the weakest there is and goes at once */
+	if (CheckRelationLockedByMe(rel, RowExclusiveLock, true))
+		table_close(rel, NoLock);
+	else
+		table_close(rel, AccessShareLock);
+}
+
+void
+row_close_unwritten(Relation rel)
+{
+	table_close(rel, RowExclusiveLock);
+}
+
+Datum
+row_get(Relation rel, HeapTuple tuple, int attnum, bool *isnull)
+{
+	bool		null;
+	Datum		value = heap_getattr(tuple, attnum, RelationGetDescr(rel), &null);
+
+	if (isnull != NULL)
+		*isnull = null;
+	return value;
+}
+
+/* ---- keys ---- */
+
+void
+row_key(Relation rel, HeapTuple tuple, Datum *key)
+{
+	const RowShape *shape = shape_of(rel);
+
+	for (int i = 0; i < shape->nkeys; i++)
+		key[i] = row_get(rel, tuple, shape->attnum[i], NULL);
+}
+
+static RegProcedure
+equality(Oid type)
+{
+	switch (type)
+	{
+		case TEXTOID:
+			return F_TEXTEQ;
+		case INT8OID:
+			return F_INT8EQ;
+		case INT4OID:
+			return F_INT4EQ;
+		case BOOLOID:
+			return F_BOOLEQ;
+		case UUIDOID:
+			return F_UUID_EQ;
+		default:
+			elog(ERROR, "key type %u is not supported", type);
+	}
+}
+
+static void
+make_scan_keys(const RowShape *shape, const Datum *key, int n, ScanKey scan)
+{
+	for (int i = 0; i < n; i++)
+	{
+		ScanKeyInit(&scan[i], i + 1, BTEqualStrategyNumber, equality(shape->typid[i]), key[i]);
+		scan[i].sk_collation = C_COLLATION_OID;
+	}
+}
+
+static bool
+values_equal(Oid type, Datum a, Datum b)
+{
+	if (type == TEXTOID)
+	{
+		text	   *ta = DatumGetTextPP(a);
+		text	   *tb = DatumGetTextPP(b);
+
+		return VARSIZE_ANY_EXHDR(ta) == VARSIZE_ANY_EXHDR(tb) &&
+			memcmp(VARDATA_ANY(ta), VARDATA_ANY(tb), VARSIZE_ANY_EXHDR(ta)) == 0;
+	}
+	if (type == UUIDOID)
+		return memcmp(DatumGetPointer(a), DatumGetPointer(b), 16) == 0;
+	return a == b;
+}
+
+static uint32
+key_hash(const RowShape *shape, const Datum *key)
+{
+	uint64		hash = shape->relid;
+
+	for (int i = 0; i < shape->nkeys; i++)
+	{
+		if (shape->typid[i] == TEXTOID)
+		{
+			text	   *t = DatumGetTextPP(key[i]);
+
+			hash = hash_bytes_extended((unsigned char *) VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t), hash);
+		}
+		else if (shape->typid[i] == UUIDOID)
+			hash = hash_bytes_extended((unsigned char *) DatumGetPointer(key[i]), 16, hash);
+		else
+			hash = hash_bytes_extended((unsigned char *) &key[i], sizeof(Datum), hash);
+	}
+	return (uint32) (hash ^ (hash >> 32));
+}
+
+/* ---- the remembered TID ---- */
+
+static void
+remember(const RowShape *shape, uint32 hash, ItemPointer tid)
+{
+	TidHint    *hint = &hints[hash & (TID_HINTS - 1)];
+
+	hint->relid = shape->relid;
+	hint->hash = hash;
+	hint->tid = *tid;
+}
+
+static bool
+key_matches(Relation rel, const RowShape *shape, const Datum *key, HeapTuple tuple)
+{
+	for (int i = 0; i < shape->nkeys; i++)
+	{
+		if (!values_equal(shape->typid[i], key[i], row_get(rel, tuple, shape->attnum[i], NULL)))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * One step along a row's versions on one page. Returns true when `tuple` is
+ * the visible version (a copy); else *tid is where to look next, or invalid.
+ */
+static bool
+follow_version(Relation rel, ItemPointer tid, TransactionId *expected_xmin, HeapTuple *found)
+{
+	Buffer		buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(tid));
+	OffsetNumber offset = ItemPointerGetOffsetNumber(tid);
+	HeapTupleData tuple;
+	ItemId		item = NULL;
+	Page		page;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buffer);
+	if (offset <= PageGetMaxOffsetNumber(page))
+	{
+		item = PageGetItemId(page, offset);
+		if (ItemIdIsRedirected(item))
+		{
+			offset = ItemIdGetRedirect(item);
+			item = PageGetItemId(page, offset);
+		}
+	}
+	if (item == NULL || !ItemIdIsNormal(item))
+	{
+		UnlockReleaseBuffer(buffer);
+		ItemPointerSetInvalid(tid);
+		return false;
+	}
+
+	tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
+	tuple.t_len = ItemIdGetLength(item);
+	tuple.t_tableOid = RelationGetRelid(rel);
+	ItemPointerSet(&tuple.t_self, ItemPointerGetBlockNumber(tid), offset);
+
+	if (TransactionIdIsValid(*expected_xmin) &&
+		!TransactionIdEquals(*expected_xmin, HeapTupleHeaderGetXmin(tuple.t_data)))
+		ItemPointerSetInvalid(tid);
+	else if (HeapTupleSatisfiesVisibility(&tuple, SnapshotSelf, buffer))
+		*found = heap_copytuple(&tuple);
+	else if (ItemPointerEquals(&tuple.t_self, &tuple.t_data->t_ctid) ||
+			 HeapTupleHeaderIndicatesMovedPartitions(tuple.t_data))
+		ItemPointerSetInvalid(tid);
+	else
+	{
+		*expected_xmin = HeapTupleHeaderGetUpdateXid(tuple.t_data);
+		*tid = tuple.t_data->t_ctid;
+	}
+	UnlockReleaseBuffer(buffer);
+	return *found != NULL;
+}
+
+static HeapTuple
+read_by_hint(Relation rel, const RowShape *shape, const Datum *key, uint32 hash)
+{
+	TidHint    *hint = &hints[hash & (TID_HINTS - 1)];
+	ItemPointerData tid = hint->tid;
+	TransactionId expected_xmin = InvalidTransactionId;
+	HeapTuple	found = NULL;
+
+	if (hint->relid != shape->relid || hint->hash != hash)
+		return NULL;
+	while (ItemPointerIsValid(&tid))
+	{
+		if (ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(rel))
+			return NULL;
+		if (follow_version(rel, &tid, &expected_xmin, &found))
+			break;
+	}
+	if (found == NULL || !key_matches(rel, shape, key, found))
+		return NULL;
+	hint->tid = found->t_self;
+	return found;
+}
+
+/* ---- reading ---- */
+
+typedef struct IndexRead
+{
+	Relation	rel;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	ScanKeyData keys[MAX_KEY];
+} IndexRead;
+
+static void
+index_read_begin(IndexRead *read, Relation rel, Snapshot snapshot, int nkeys)
+{
+	read->rel = rel;
+	read->index = index_open(primary_key(rel), AccessShareLock);
+	read->slot = table_slot_create(rel, NULL);
+	read->scan = index_beginscan(rel, read->index, snapshot, NULL, nkeys, 0);
+	index_rescan(read->scan, read->keys, nkeys, NULL, 0);
+}
+
+static void
+index_read_end(IndexRead *read)
+{
+	index_endscan(read->scan);
+	ExecDropSingleTupleTableSlot(read->slot);
+	index_close(read->index, AccessShareLock);
+}
+
+static HeapTuple
+copy_from_slot(TupleTableSlot *slot)
+{
+	HeapTuple	tuple = ExecCopySlotHeapTuple(slot);
+
+	tuple->t_self = slot->tts_tid;
+	return tuple;
+}
+
+HeapTuple
+row_read_locked(Relation rel, const Datum *key)
+{
+	const RowShape *shape = shape_of(rel);
+	uint32		hash = key_hash(shape, key);
+	HeapTuple	tuple = read_by_hint(rel, shape, key, hash);
+	IndexRead	read;
+
+	if (tuple != NULL)
+		return tuple;
+
+	make_scan_keys(shape, key, shape->nkeys, read.keys);
+	index_read_begin(&read, rel, SnapshotSelf, shape->nkeys);
+	if (index_getnext_slot(read.scan, ForwardScanDirection, read.slot))
+	{
+		tuple = copy_from_slot(read.slot);
+		remember(shape, hash, &tuple->t_self);
+	}
+	index_read_end(&read);
+	return tuple;
+}
+
+/* The snapshot by which unlocked reads judge versions. */
+static Snapshot
+latest_snapshot(void)
+{
+	if (RecoveryInProgress())
+		return RegisterSnapshot(GetActiveSnapshot());
+	return RegisterSnapshot(GetLatestSnapshot());
+}
+
+HeapTuple
+row_read_latest(Relation rel, const Datum *key)
+{
+	const RowShape *shape = shape_of(rel);
+	Snapshot	snapshot = latest_snapshot();
+	HeapTuple	tuple = NULL;
+	IndexRead	read;
+
+	make_scan_keys(shape, key, shape->nkeys, read.keys);
+	index_read_begin(&read, rel, SnapshotAny, shape->nkeys);
+	while (tuple == NULL && index_getnext_slot(read.scan, ForwardScanDirection, read.slot))
+	{
+		if (table_tuple_satisfies_snapshot(rel, read.slot, snapshot))
+			tuple = copy_from_slot(read.slot);
+	}
+	index_read_end(&read);
+	UnregisterSnapshot(snapshot);
+	return tuple;
+}
+
+void
+row_make_durable(HeapTuple tuple)
+{
+	TransactionId xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+	XLogRecPtr	lsn;
+
+	if (RecoveryInProgress() || !TransactionIdIsNormal(xmin) || TransactionIdIsCurrentTransactionId(xmin))
+		return;
+	lsn = TransactionIdGetCommitLSN(xmin);
+	if (!XLogRecPtrIsInvalid(lsn))
+		XLogFlush(lsn);
+}
+
+struct RowScan
+{
+	IndexRead	read;
+	Snapshot	snapshot;
+	HeapTuple	current;
+};
+
+RowScan *
+row_scan_begin(Relation rel, int nprefix, const Datum *prefix, const int64 *after)
+{
+	const RowShape *shape = shape_of(rel);
+	RowScan    *scan = palloc0(sizeof(RowScan));
+	int			nkeys = nprefix;
+
+	scan->snapshot = latest_snapshot();
+	make_scan_keys(shape, prefix, nprefix, scan->read.keys);
+	if (after != NULL)
+	{
+		Assert(shape->typid[nprefix] == INT8OID);
+		ScanKeyInit(&scan->read.keys[nkeys++], nprefix + 1, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(*after));
+	}
+	index_read_begin(&scan->read, rel, SnapshotAny, nkeys);
+	return scan;
+}
+
+HeapTuple
+row_scan_next(RowScan *scan)
+{
+	if (scan->current != NULL)
+	{
+		heap_freetuple(scan->current);
+		scan->current = NULL;
+	}
+	while (index_getnext_slot(scan->read.scan, ForwardScanDirection, scan->read.slot))
+	{
+		if (table_tuple_satisfies_snapshot(scan->read.rel, scan->read.slot, scan->snapshot))
+		{
+			scan->current = copy_from_slot(scan->read.slot);
+			return scan->current;
+		}
+	}
+	return NULL;
+}
+
+bool
+row_scan_caller_sees(RowScan *scan)
+{
+	return table_tuple_satisfies_snapshot(scan->read.rel, scan->read.slot, GetActiveSnapshot());
+}
+
+void
+row_scan_end(RowScan *scan)
+{
+	index_read_end(&scan->read);
+	UnregisterSnapshot(scan->snapshot);
+	if (scan->current != NULL)
+		heap_freetuple(scan->current);
+	pfree(scan);
+}
+
+/* ---- writing ---- */
+
+static void
+insert_index_entries(CatalogIndexState indexes, HeapTuple tuple)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(indexes->ri_RelationDesc), &TTSOpsHeapTuple);
+
+	ExecStoreHeapTuple(tuple, slot, false);
+	for (int i = 0; i < indexes->ri_NumIndices; i++)
+	{
+		IndexInfo  *info = indexes->ri_IndexRelationInfo[i];
+		Relation	index = indexes->ri_IndexRelationDescs[i];
+		Datum		values[INDEX_MAX_KEYS];
+		bool		nulls[INDEX_MAX_KEYS];
+
+		/* CREATE INDEX CONCURRENTLY is not that far yet */
+		if (!info->ii_ReadyForInserts)
+			continue;
+		FormIndexDatum(info, slot, NULL, values, nulls);
+		index_insert(index, values, nulls, &tuple->t_self, indexes->ri_RelationDesc,
+					 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false, info);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+struct RowInserter
+{
+	Relation	rel;
+	CatalogIndexState indexes;
+};
+
+RowInserter *
+row_inserter_begin(Relation rel)
+{
+	RowInserter *inserter = palloc(sizeof(RowInserter));
+
+	inserter->rel = rel;
+	inserter->indexes = CatalogOpenIndexes(rel);
+	return inserter;
+}
+
+void
+row_inserter_put(RowInserter *inserter, const Datum *values, const bool *nulls)
+{
+	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(inserter->rel), (Datum *) values, (bool *) nulls);
+
+	heap_insert(inserter->rel, tuple, GetCurrentCommandId(true), 0, NULL);
+	insert_index_entries(inserter->indexes, tuple);
+	heap_freetuple(tuple);
+}
+
+void
+row_inserter_end(RowInserter *inserter)
+{
+	CatalogCloseIndexes(inserter->indexes);
+	pfree(inserter);
+	CommandCounterIncrement();
+}
+
+void
+row_insert(Relation rel, Datum *values, bool *nulls)
+{
+	RowInserter *inserter = row_inserter_begin(rel);
+
+	row_inserter_put(inserter, values, nulls);
+	row_inserter_end(inserter);
+}
+
+/* Only somebody who writes our tables by hand can be in the way: he does not take the key lock. */
+static void
+check_write(TM_Result result, Relation rel)
+{
+	if (result == TM_Ok)
+		return;
+	if (result == TM_Updated || result == TM_Deleted)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("row of \"%s\" was changed by hand", RelationGetRelationName(rel)),
+				 errhint("Retry the transaction.")));
+	elog(ERROR, "unexpected result %d of a write to \"%s\"", (int) result, RelationGetRelationName(rel));
+}
+
+void
+row_update(Relation rel, HeapTuple old, Datum *values, bool *nulls, bool *replace)
+{
+	const RowShape *shape = shape_of(rel);
+	HeapTuple	tuple = heap_modify_tuple(old, RelationGetDescr(rel), values, nulls, replace);
+	Datum		key[MAX_KEY];
+	TM_FailureData failure;
+	LockTupleMode mode;
+	TU_UpdateIndexes changed;
+
+	check_write(heap_update(rel, &old->t_self, tuple, GetCurrentCommandId(true), InvalidSnapshot, true,
+							&failure, &mode, &changed), rel);
+	if (changed != TU_None)
+	{
+		CatalogIndexState indexes = CatalogOpenIndexes(rel);
+
+		insert_index_entries(indexes, tuple);
+		CatalogCloseIndexes(indexes);
+	}
+	row_key(rel, tuple, key);
+	remember(shape, key_hash(shape, key), &tuple->t_self);
+	heap_freetuple(tuple);
+	CommandCounterIncrement();
+}
+
+void
+row_delete(Relation rel, HeapTuple old)
+{
+	TM_FailureData failure;
+
+	check_write(heap_delete(rel, &old->t_self, GetCurrentCommandId(true), InvalidSnapshot, true, &failure, false), rel);
+	CommandCounterIncrement();
+}

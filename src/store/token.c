@@ -1,0 +1,319 @@
+/*
+ * token.c: epochs, tokens, positions, receipts; see token.h.
+ *
+ * The one row of token_state is made on first use and rewritten when the
+ * identity has changed. What it says is derived the same way by every
+ * backend, so a backend that cannot write it (read-only, somebody else is
+ * writing it) goes on with the same numbers.
+ *
+ * token_epoch_bump() and token_advance() hold the sequencer's tags alone, so
+ * that no publisher draws a position of the old epoch after a reader has seen one of the new.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "catalog/pg_control.h"
+#include "compat.h"
+#include "utils/inval.h"
+
+#include "core/counter.h"
+#include "core/keylock.h"
+#include "store/config.h"
+#include "store/row.h"
+#include "store/sequencer.h"
+#include "store/token.h"
+
+/* More promotions than a database sees between two records of its timeline. */
+#define RESTORE_JUMP 256
+
+enum
+{
+	ATTR_SINGLETON = 1,
+	ATTR_BASE,
+	ATTR_TIMELINE,
+	ATTR_SYSTEM,
+	ATTR_DATABASE,
+	ATTR_RELATION,
+	ATTR_LEASE_FLOOR,
+	NATTS = ATTR_LEASE_FLOOR
+};
+
+typedef struct TokenState
+{
+	Oid			relid;			/* cache key: the state table; invalid = not loaded */
+	int64		base;			/* epoch = base + timeline */
+	int64		timeline;		/* when the base was decided */
+	int64		lease_floor;
+} TokenState;
+
+static TokenState state;
+
+static void
+on_relcache_invalidation(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == state.relid)
+		state.relid = InvalidOid;
+}
+
+static int64
+current_timeline(void)
+{
+	TimeLineID	timeline;
+
+	if (!RecoveryInProgress())
+		return GetWALInsertionTimeLine();
+	(void) GetXLogReplayRecPtr(&timeline);
+	return timeline;
+}
+
+static int64
+current_epoch(void)
+{
+	return state.base + current_timeline();
+}
+
+/* What this database is: a restored or copied one differs in at least one of these. */
+static void
+identity(Relation rel, int64 *system, int64 *database, int64 *relation)
+{
+	*system = (int64) GetSystemIdentifier();
+	*database = MyDatabaseId;
+	*relation = RelationGetRelid(rel);
+}
+
+/* Fills *derived from the row (NULL: none yet) for the database as it is now; true when the row should be rewritten. */
+static bool
+derive(Relation rel, HeapTuple row, TokenState *derived)
+{
+	int64		timeline = current_timeline();
+	int64		system,
+				database,
+				relation;
+	int64		stored_timeline;
+	bool		same;
+
+	derived->relid = RelationGetRelid(rel);
+	derived->timeline = timeline;
+	derived->base = 0;
+	derived->lease_floor = 0;
+	if (row == NULL)
+		return true;
+
+	derived->base = DatumGetInt64(row_get(rel, row, ATTR_BASE, NULL));
+	derived->lease_floor = DatumGetInt64(row_get(rel, row, ATTR_LEASE_FLOOR, NULL));
+	stored_timeline = DatumGetInt64(row_get(rel, row, ATTR_TIMELINE, NULL));
+	identity(rel, &system, &database, &relation);
+	same = DatumGetInt64(row_get(rel, row, ATTR_SYSTEM, NULL)) == system &&
+		DatumGetInt64(row_get(rel, row, ATTR_DATABASE, NULL)) == database &&
+		DatumGetInt64(row_get(rel, row, ATTR_RELATION, NULL)) == relation &&
+		stored_timeline <= timeline;
+	if (same)
+		return stored_timeline < timeline;
+
+	derived->base += stored_timeline + RESTORE_JUMP - timeline;
+	derived->lease_floor = (derived->base + timeline) << TOKEN_COUNTER_BITS;
+	return true;
+}
+
+static void
+write_state(Relation rel, HeapTuple old, const TokenState *next)
+{
+	Datum		values[NATTS];
+	bool		nulls[NATTS] = {false};
+	bool		replace[NATTS];
+	int64		system,
+				database,
+				relation;
+
+	identity(rel, &system, &database, &relation);
+	values[ATTR_SINGLETON - 1] = BoolGetDatum(true);
+	values[ATTR_BASE - 1] = Int64GetDatum(next->base);
+	values[ATTR_TIMELINE - 1] = Int64GetDatum(next->timeline);
+	values[ATTR_SYSTEM - 1] = Int64GetDatum(system);
+	values[ATTR_DATABASE - 1] = Int64GetDatum(database);
+	values[ATTR_RELATION - 1] = Int64GetDatum(relation);
+	values[ATTR_LEASE_FLOOR - 1] = Int64GetDatum(next->lease_floor);
+	memset(replace, true, sizeof(replace));
+	if (old == NULL)
+		row_insert(rel, values, nulls);
+	else
+		row_update(rel, old, values, nulls, replace);
+	config_changed(rel);
+}
+
+static void
+state_tag(LOCKTAG *tag)
+{
+	keylock_tag(tag, KEYLOCK_TOKEN_STATE, "", 0);
+}
+
+/* Records what was derived, if that is possible here and now. */
+static void
+try_record(void)
+{
+	Datum		key = BoolGetDatum(true);
+	LOCKTAG		tag;
+	Relation	rel;
+	HeapTuple	row;
+	TokenState	derived;
+
+	if (RecoveryInProgress() || XactReadOnly || IsInParallelMode())
+		return;
+	state_tag(&tag);
+	if (!keylock_try(&tag, ExclusiveLock))
+		return;
+	rel = row_open_write(TABLE_TOKEN_STATE, "token_issue()");
+	row = row_read_locked(rel, &key);
+	if (derive(rel, row, &derived))
+	{
+		write_state(rel, row, &derived);
+		row_close(rel);
+	}
+	else
+	{
+		row_close_unwritten(rel);
+		keylock_release(&tag, ExclusiveLock);
+	}
+	state = derived;
+}
+
+static void
+load_state(void)
+{
+	static bool registered = false;
+	Datum		key = BoolGetDatum(true);
+	Relation	rel;
+	HeapTuple	row;
+	bool		rewrite;
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(on_relcache_invalidation, (Datum) 0);
+		registered = true;
+	}
+	AcceptInvalidationMessages();
+	if (OidIsValid(state.relid))
+		return;
+
+	rel = row_open_read(TABLE_TOKEN_STATE);
+	row = row_read_latest(rel, &key);
+	rewrite = derive(rel, row, &state);
+	row_close(rel);
+	if (rewrite)
+		try_record();
+}
+
+static int64
+compose(int64 counter)
+{
+	int64		token = (current_epoch() << TOKEN_COUNTER_BITS) + counter;
+
+	if (token <= 0 || token >= TOKEN_LIMIT)
+		ereport(ERROR,
+				(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
+				 errmsg("fencing tokens are used up")));
+	return token;
+}
+
+int64
+token_issue(void)
+{
+	XLogRecPtr	lsn;
+	int64		counter;
+
+	load_state();
+	counter = counter_draw(catalog_relid(SEQUENCE_TOKEN), 1, &lsn);
+	XLogFlush(lsn);
+	return compose(counter);
+}
+
+int64
+position_draw(int64 n)
+{
+	XLogRecPtr	lsn;
+	int64		first;
+
+	load_state();
+	first = compose(counter_draw(catalog_relid(SEQUENCE_POSITION), n, &lsn));
+	(void) compose(first - (current_epoch() << TOKEN_COUNTER_BITS) + n - 1);
+	return first;
+}
+
+int64
+position_head(void)
+{
+	load_state();
+	return compose(counter_last(catalog_relid(SEQUENCE_POSITION)));
+}
+
+int64
+receipt_draw(int64 n)
+{
+	XLogRecPtr	lsn;
+	int64		first = counter_draw(catalog_relid(SEQUENCE_RECEIPT), n, &lsn);
+
+	XLogFlush(lsn);
+	return first;
+}
+
+int64
+token_lease_floor(void)
+{
+	load_state();
+	return state.lease_floor;
+}
+
+int32
+token_epoch(void)
+{
+	load_state();
+	return (int32) current_epoch();
+}
+
+/* Raises the base by `by` epochs, for good. */
+static void
+raise_epoch(int64 by, const char *command)
+{
+	Datum		key = BoolGetDatum(true);
+	LOCKTAG		tag;
+	Relation	rel = row_open_write(TABLE_TOKEN_STATE, command);
+	HeapTuple	row;
+	TokenState	next;
+
+	/* sequencer_stop() */
+	state_tag(&tag);
+	(void) keylock_wait(&tag, ExclusiveLock, KEYLOCK_FOR_EVER);
+	row = row_read_locked(rel, &key);
+	(void) derive(rel, row, &next);
+	next.base += by;
+	if (((next.base + next.timeline) << TOKEN_COUNTER_BITS) >= TOKEN_LIMIT)
+		ereport(ERROR,
+				(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
+				 errmsg("token epoch would pass its limit of %d", (int) (TOKEN_LIMIT >> TOKEN_COUNTER_BITS) - 1)));
+	write_state(rel, row, &next);
+	row_close(rel);
+}
+
+int32
+token_epoch_bump(void)
+{
+	raise_epoch(1, "token_epoch_bump()");
+	return token_epoch();
+}
+
+int64
+token_advance(int64 min_token)
+{
+	int64		last;
+
+	load_state();
+	last = compose(counter_last(catalog_relid(SEQUENCE_TOKEN)));
+	if (last < min_token)
+	{
+		raise_epoch((min_token >> TOKEN_COUNTER_BITS) - current_epoch() + 1, "token_advance()");
+		load_state();
+		last = compose(counter_last(catalog_relid(SEQUENCE_TOKEN)));
+	}
+	return last;
+}
