@@ -12,6 +12,8 @@ DATA_built = distsys--$(EXTVERSION).sql
 DATA = $(wildcard sql/upgrade/distsys--*--*.sql)
 
 PG_CPPFLAGS = -I$(srcdir)/src -DDISTSYS_VERSION='"$(EXTVERSION)"'
+# Only entry points are exported. 15 has no definition of PGDLLEXPORT for ELF; later servers have this one.
+PG_CPPFLAGS += '-DPGDLLEXPORT=__attribute__((visibility("default")))'
 PG_CFLAGS = -fvisibility=hidden -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 
 REGRESS = $(sort $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql)))
