@@ -1,0 +1,81 @@
+# A hot standby: what reads works, what writes is 25006; promotion of a standby that never received the last
+# tokens and positions: both rise all the same.
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $primary = PostgreSQL::Test::Cluster->new('primary');
+$primary->init(allows_streaming => 1);
+$primary->start;
+$primary->safe_psql('postgres', q{
+	CREATE EXTENSION distsys;
+	SELECT distsys.outbox_topic_create('t');
+	SELECT distsys.rate_limit_create('p', quota => 5, period => '1 h');
+	SELECT allowed FROM distsys.rate_limit_take('p', 'k', 2);
+	SELECT distsys.outbox_publish('t', 'e', '{"n": 1}');
+	SELECT distsys.outbox_group_create('t', 'g');
+	SELECT count(*) FROM distsys.outbox_fetch('t', 'g', 'm');
+	SELECT token FROM distsys.lease_acquire('kept', 'me', '15 min');
+	SELECT distsys.fence_pass('r', 1);
+	SELECT status FROM distsys.idempotency_begin('s', 'k', sha256('x'));
+});
+my $kept = $primary->safe_psql('postgres', "SELECT token FROM distsys.leases WHERE name = 'kept'");
+
+$primary->backup('b');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'b', has_streaming => 1);
+$standby->start;
+$primary->wait_for_catchup($standby);
+
+# --- reading on the standby
+sub on_standby { return $standby->safe_psql('postgres', $_[0]) }
+is(on_standby("SELECT owner FROM distsys.lease_get('kept')"), 'me', 'lease_get works on a standby');
+is(on_standby("SELECT remaining FROM distsys.rate_limit_peek('p', 'k')"), '3', 'rate_limit_peek works on a standby');
+is(on_standby("SELECT status FROM distsys.idempotency_get('s', 'k')"), 'in_progress', 'idempotency_get works on a standby');
+is(on_standby("SELECT distsys.fence_current('r')"), '1', 'fence_current works on a standby');
+is(on_standby("SELECT payload->>'n' FROM distsys.outbox_read('t')"), '1', 'outbox_read gives the settled prefix on a standby');
+is(on_standby("SELECT count(*) FROM distsys.leases"), '1', 'views work on a standby');
+
+# --- writing on the standby
+my %writes = (
+	lease_acquire     => "SELECT distsys.lease_acquire('a', 'me', '10 s')",
+	lease_renew       => "SELECT distsys.lease_renew('kept', $kept)",
+	lease_release     => "SELECT distsys.lease_release('kept', $kept)",
+	session_lock      => "SELECT distsys.session_lock('a')",
+	fence_pass        => "SELECT distsys.fence_pass('r', 99)",
+	token_epoch_bump  => "SELECT distsys.token_epoch_bump()",
+	idempotency_begin => "SELECT distsys.idempotency_begin('s', 'k2', sha256('x'))",
+	rate_limit_take   => "SELECT distsys.rate_limit_take('p', 'k')",
+	rate_limit_create => "SELECT distsys.rate_limit_create('q', quota => 5, period => '1 h')",
+	outbox_publish    => "SELECT distsys.outbox_publish('t', 'e', '{}')",
+	outbox_fetch      => "SELECT distsys.outbox_fetch('t', 'g', 'm')",
+);
+for my $name (sort keys %writes)
+{
+	my ($ret, $out, $err) = $standby->psql('postgres', $writes{$name}, extra_params => [ '-v', 'VERBOSITY=sqlstate' ]);
+	like($err, qr/25006/, "$name on a standby is 25006");
+}
+
+# --- the standby stops receiving; the primary goes on giving out tokens and positions
+$standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
+$standby->append_conf('postgresql.conf', "primary_conninfo = ''\n");
+$standby->restart;
+my $lost_token = $primary->safe_psql('postgres', "SELECT token FROM distsys.lease_acquire('lost', 'me', '15 min')");
+$primary->safe_psql('postgres', "SELECT distsys.outbox_publish('t', 'e', '{\"n\": 2}')");
+my $lost_position = $primary->safe_psql('postgres', "SELECT max(position) FROM distsys.outbox_read('t')");
+$primary->stop('immediate');
+$standby->promote;
+$standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
+
+my $new_token = on_standby("SELECT token FROM distsys.lease_acquire('lost', 'other', '15 min')");
+cmp_ok($new_token, '>', $lost_token, 'tokens rise over the promotion of a lagging standby');
+on_standby("SELECT distsys.outbox_publish('t', 'e', '{\"n\": 3}')");
+is(on_standby("SELECT payload->>'n' FROM distsys.outbox_read('t', $lost_position)"), '3',
+	'a cursor from the old primary gets the first event of the new one');
+is(on_standby("SELECT acquired FROM distsys.lease_renew('kept', $kept)"), 't', 'a lease that the standby knew goes on');
+cmp_ok(on_standby('SELECT distsys.token_epoch()'), '==', 2, 'the epoch rose with the timeline');
+
+$standby->stop;
+done_testing();
