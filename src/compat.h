@@ -26,6 +26,11 @@
 #define DISTSYS_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
 
+/* 18: noreturn goes before the declaration. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 /* 17: backends are numbered by their PGPROC, from 0; before, by backend id, from 1. */
 #if PG_VERSION_NUM < 170000
 typedef int ProcNumber;
@@ -38,6 +43,13 @@ typedef int ProcNumber;
 #define index_beginscan(heap, index, snapshot, instrument, nkeys, norderbys) \
 	index_beginscan(heap, index, snapshot, nkeys, norderbys)
 #define RelationGetPrimaryKeyIndex(rel, deferrable_ok) RelationGetPrimaryKeyIndex(rel)
+#endif
+
+/* 17: extensions name their wait events. */
+#if PG_VERSION_NUM < 170000
+#define wait_event_new(name) ((void) (name), (uint32) PG_WAIT_EXTENSION)
+#else
+#define wait_event_new(name) WaitEventExtensionNew(name)
 #endif
 
 /* 16: heap_update says which indexes need a new entry; before, a heap-only tuple needs none. */

@@ -10,6 +10,8 @@
 
 #include "core/guc.h"
 #include "core/keylock.h"
+#include "core/shmem.h"
+#include "core/stats.h"
 #include "core/xact.h"
 #include "store/catalog.h"
 
@@ -21,6 +23,8 @@ void
 _PG_init(void)
 {
 	guc_init();
+	stats_init();
+	shmem_init();
 	xact_init();
 	keylock_init();
 	catalog_init();

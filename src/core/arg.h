@@ -6,6 +6,7 @@
 #ifndef DISTSYS_ARG_H
 #define DISTSYS_ARG_H
 
+#include "compat.h"
 #include "fmgr.h"
 #include "datatype/timestamp.h"
 #include "utils/timestamp.h"
@@ -48,7 +49,7 @@ extern int64 arg_function_wait(FunctionCallInfo fcinfo, int argno, const char *c
 extern NameArg *arg_name_array(FunctionCallInfo fcinfo, int argno, const char *what, int max_bytes, bool allow_empty, int *n);
 extern int64 *arg_int64_array(FunctionCallInfo fcinfo, int argno, const char *what, int64 min, int64 max, int *n);
 /* an argument value that a later version builds: 0A000 */
-extern void arg_not_built(const char *what, const char *hint) pg_attribute_noreturn();
+pg_noreturn extern void arg_not_built(const char *what, const char *hint);
 
 extern Datum interval_datum(int64 us);	/* palloc'd interval from microseconds (days stay 0) */
 extern int32 seconds_up(int64 us);		/* rounded up to whole seconds, clamped to int */

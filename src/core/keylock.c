@@ -164,6 +164,7 @@ typedef struct LockRequest
 {
 	const LOCKTAG *tag;
 	LOCKMODE	mode;
+	bool		session;
 } LockRequest;
 
 static void
@@ -171,24 +172,39 @@ wait_for_lock(void *arg)
 {
 	LockRequest *request = (LockRequest *) arg;
 
-	(void) LockAcquire(request->tag, request->mode, false, false);
+	(void) LockAcquire(request->tag, request->mode, request->session, false);
+}
+
+static bool
+wait_within(LockRequest *request, int64 wait_us)
+{
+	if (wait_us == 0)
+		return false;
+	if (wait_us != KEYLOCK_FOR_EVER)
+		return wait_in_subtransaction(wait_for_lock, request, wait_us);
+	wait_for_lock(request);
+	return true;
 }
 
 bool
 keylock_wait(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us)
 {
-	LockRequest request = {tag, mode};
+	LockRequest request = {tag, mode, false};
 
 	if (keylock_try(tag, mode))
 		return true;
-	if (wait_us == 0)
-		return false;
-	if (wait_us == KEYLOCK_FOR_EVER)
-		wait_for_lock(&request);
-	else if (!wait_in_subtransaction(wait_for_lock, &request, wait_us))
+	if (!wait_within(&request, wait_us))
 		return false;
 	held++;
 	return true;
+}
+
+bool
+keylock_session_wait(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us)
+{
+	LockRequest request = {tag, mode, true};
+
+	return LockAcquire(tag, mode, true, true) != LOCKACQUIRE_NOT_AVAIL || wait_within(&request, wait_us);
 }
 
 static void

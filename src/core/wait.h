@@ -1,0 +1,22 @@
+/*
+ * wait.h: sleeping that a cancel, a terminate and the postmaster's death end.
+ */
+#ifndef DISTSYS_WAIT_H
+#define DISTSYS_WAIT_H
+
+/* What a session waits for, as pg_stat_activity shows it on 17 and later (before: Extension). */
+typedef enum WaitPoint
+{
+	WAIT_LEASE,					/* DistsysLease */
+	WAIT_COMMITS,				/* DistsysCommits: a reader waits for commits in progress */
+	WAIT_LAUNCHER,				/* DistsysLauncher */
+	WAIT_WORKER,				/* DistsysWorker */
+	WAIT_COUNT
+} WaitPoint;
+
+/* Sleeps for at most `us` microseconds; may return early. Raises on cancel. */
+extern void wait_sleep(int64 us, WaitPoint point);
+/* The same inside a worker's main loop: without CHECK_FOR_INTERRUPTS. */
+extern void wait_latch(int64 us, WaitPoint point);
+
+#endif							/* DISTSYS_WAIT_H */
