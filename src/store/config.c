@@ -9,6 +9,7 @@
 
 #include "access/genam.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "commands/trigger.h"
 #include "compat.h"
 #include "utils/fmgroids.h"
@@ -142,6 +143,8 @@ void
 config_changed(Relation rel)
 {
 	CacheInvalidateRelcache(rel);
+	/* so that this backend knows it at once */
+	CommandCounterIncrement();
 }
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__config_changed);
@@ -154,6 +157,6 @@ distsys__config_changed(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("_config_changed() can only be called as a trigger")));
-	config_changed(((TriggerData *) fcinfo->context)->tg_relation);
+	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
 	PG_RETURN_NULL();
 }

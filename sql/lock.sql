@@ -1,0 +1,169 @@
+-- ---------------------------------------------------------------------------
+-- lock: advisory helpers, leases, fences
+-- ---------------------------------------------------------------------------
+
+-- Advisory helpers ----------------------------------------------------------
+
+CREATE FUNCTION distsys.lock_key(name text) RETURNS bigint
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'distsys_lock_key';
+COMMENT ON FUNCTION distsys.lock_key(text) IS 'A number for pg_advisory_lock(bigint) from a name: the first 8 bytes of SHA-256, big-endian, so any client can compute it. name: 1..255 bytes. It is not the key of xact_lock(), which has a lock space of its own: the two do not exclude each other.';
+
+CREATE FUNCTION distsys.lock_name(namespace text, id bigint) RETURNS text
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'distsys_lock_name';
+COMMENT ON FUNCTION distsys.lock_name(text, bigint) IS 'The two-key form of a lock name: namespace:id. namespace: 1..234 bytes.';
+
+CREATE FUNCTION distsys.xact_lock(name text, wait interval DEFAULT NULL) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_xact_lock';
+COMMENT ON FUNCTION distsys.xact_lock(text, interval) IS 'Locks a name to the end of the (sub)transaction. true: locked; false: wait elapsed. wait: NULL = as long as it takes (lock_timeout applies, 55P03), ''0'' = do not wait. Does not exclude against pg_advisory_xact_lock(distsys.lock_key(name)). 40001 in REPEATABLE READ and SERIALIZABLE when the lock had to be waited for: the snapshot may be older than the last holder''s commit; lock before BEGIN or use READ COMMITTED.';
+
+CREATE FUNCTION distsys.session_lock(name text, wait interval DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_session_lock';
+COMMENT ON FUNCTION distsys.session_lock(text, interval) IS 'Locks a name until session_unlock() or until the server connection ends; survives ROLLBACK. Returns a fencing token, NULL when wait elapsed (NULL = as long as it takes). Not re-entrant: 55000 when this connection holds it already. Needs a direct connection or session pooling. Standby or READ ONLY: 25006.';
+
+CREATE FUNCTION distsys.session_unlock(name text, token bigint) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_session_unlock';
+COMMENT ON FUNCTION distsys.session_unlock(text, bigint) IS 'Frees a session lock: true. 55000 when this server connection does not hold it with this token, as happens behind a transaction pooler.';
+
+CREATE PROCEDURE distsys.session_lock_wait(name text, wait interval DEFAULT NULL, INOUT token bigint DEFAULT NULL)
+    LANGUAGE c AS 'MODULE_PATHNAME', 'distsys_session_lock_wait';
+COMMENT ON PROCEDURE distsys.session_lock_wait(text, interval, bigint) IS 'session_lock() that waits without a snapshot: CREATE INDEX CONCURRENTLY in the holder does not deadlock with it. Commits the transaction it is called in; 2D000 inside BEGIN, a function or a pipeline. token: NULL when wait elapsed.';
+
+CREATE FUNCTION distsys._lock_id(space int, name text) RETURNS bigint
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'distsys__lock_id';
+COMMENT ON FUNCTION distsys._lock_id(int, text) IS 'Internal: lock_id of the view locks for a name in a key lock space.';
+
+-- Leases --------------------------------------------------------------------
+
+CREATE TABLE distsys.lease_grant (
+    name           text COLLATE "C" NOT NULL,
+    slot           int NOT NULL,
+    owner          text NOT NULL,
+    role           regrole NOT NULL,
+    mode           text NOT NULL,
+    token          bigint NOT NULL,
+    ttl_us         bigint NOT NULL,
+    acquired_at    timestamptz NOT NULL,
+    expires_at     timestamptz NOT NULL,
+    expires_boot   bigint NOT NULL,
+    clock_id       bigint NOT NULL,
+    grant_xid      bigint NOT NULL,
+    released       boolean NOT NULL,
+    request_id     uuid,
+    data           jsonb,
+    min_hold_until timestamptz,
+    session_id     uuid,
+    PRIMARY KEY (name, slot)
+) WITH (fillfactor = 50, vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+COMMENT ON TABLE distsys.lease_grant IS 'Internal: grants of leases; slot 0 is the exclusive one. Read the view distsys.leases.';
+SELECT pg_catalog.pg_extension_config_dump('distsys.lease_grant', '');
+
+CREATE TYPE distsys.lease AS (
+    acquired      boolean,
+    reason        text,
+    name          text,
+    owner         text,
+    mode          text,
+    token         bigint,
+    acquired_at   timestamptz,
+    expires_at    timestamptz,
+    ttl_remaining interval,
+    retry_after   interval,
+    data          jsonb
+);
+COMMENT ON TYPE distsys.lease IS 'A lease, or why it was refused. reason: ok | held | pinned | min_hold | failover_delay | timeout. Refused: token NULL; owner and times of the present holder, NULL when its grant is not committed yet. token: fencing token, below 2^53. Count ttl_remaining from before the call, on your own monotonic clock.';
+
+CREATE FUNCTION distsys.lease_acquire(name text, owner text, ttl interval, wait interval DEFAULT '0', mode text DEFAULT 'exclusive',
+    request_id uuid DEFAULT NULL, data jsonb DEFAULT NULL, min_hold interval DEFAULT '0', session_id uuid DEFAULT NULL) RETURNS distsys.lease
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_lease_acquire';
+COMMENT ON FUNCTION distsys.lease_acquire(text, text, interval, interval, text, uuid, jsonb, interval, uuid) IS 'Acquires a lease for ttl (100 ms .. distsys.lease_max_ttl). name, owner: 1..255 bytes; owner is a label, the token proves ownership. wait: ''0'' = do not wait, at most distsys.max_function_wait. A live lease is never taken over; an expired one is "pinned" while a transaction that asserted it is open. Durable when COMMIT returns. A bare number is seconds: write ''30 s''. mode ''shared'', request_id, data, min_hold and session_id are not built yet: 0A000.';
+
+CREATE FUNCTION distsys.lease_renew(name text, token bigint, ttl interval DEFAULT NULL) RETURNS distsys.lease
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_lease_renew';
+COMMENT ON FUNCTION distsys.lease_renew(text, bigint, interval) IS 'Prolongs a lease: it expires ttl from now (NULL: the ttl it was acquired or last renewed with). SD002 when token is not the live grant, 42501 for a role without the rights of the holder''s role. Never waits behind somebody who wants to acquire it.';
+
+CREATE FUNCTION distsys.lease_release(name text, token bigint) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_lease_release';
+COMMENT ON FUNCTION distsys.lease_release(text, bigint) IS 'Gives a lease back. false: it was not held with this token any more. Safe to call twice.';
+
+CREATE FUNCTION distsys.lease_assert(name text, token bigint, min_remaining interval DEFAULT '0') RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_lease_assert';
+COMMENT ON FUNCTION distsys.lease_assert(text, bigint, interval) IS 'true, or SD002 when token is not the live grant with at least min_remaining left. Pins the lease: nobody can take it over before this (sub)transaction ends, even if it expires meanwhile. Use it as a guard: ... AND (SELECT distsys.lease_assert(name, token)). 40001 when the snapshot is older than the grant; 55000 when this REPEATABLE READ transaction made the grant itself.';
+
+CREATE FUNCTION distsys.lease_get(name text) RETURNS SETOF distsys.lease
+    LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'distsys_lease_get';
+COMMENT ON FUNCTION distsys.lease_get(text) IS 'The lease as it is now: acquired = live, reason held or free; no row when there is none. Works on a standby. token NULL for roles without the rights of the holder''s role.';
+
+CREATE FUNCTION distsys._leases(OUT name text, OUT owner text, OUT role regrole, OUT mode text, OUT live boolean, OUT acquired_at timestamptz,
+    OUT expires_at timestamptz, OUT ttl_remaining interval, OUT token bigint) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'distsys__leases';
+COMMENT ON FUNCTION distsys._leases() IS 'Internal: rows of the view leases.';
+
+CREATE VIEW distsys.leases AS SELECT * FROM distsys._leases();
+COMMENT ON VIEW distsys.leases IS 'Leases, also those that are dead and not removed yet (live = false). token NULL for roles without the rights of the holder''s role.';
+
+-- Fences --------------------------------------------------------------------
+
+CREATE TABLE distsys.fence (
+    resource  text COLLATE "C" NOT NULL PRIMARY KEY,
+    token     bigint NOT NULL,
+    passed_at timestamptz NOT NULL
+) WITH (fillfactor = 50, vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+COMMENT ON TABLE distsys.fence IS 'Internal: the highest fencing token that each resource has seen. Read it with distsys.fence_current().';
+SELECT pg_catalog.pg_extension_config_dump('distsys.fence', '');
+
+CREATE FUNCTION distsys.fence_pass(resource text, token bigint) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_fence_pass';
+COMMENT ON FUNCTION distsys.fence_pass(text, bigint) IS 'false when token is lower than the highest that this resource has seen; else records it and is true. The highest token shares the resource to the end of the transaction, a higher one waits for it: guarded writes commit in token order. resource: 1..255 bytes; token: 1 .. 2^53 - 1.';
+
+CREATE FUNCTION distsys.fence_assert(resource text, token bigint) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_fence_assert';
+COMMENT ON FUNCTION distsys.fence_assert(text, bigint) IS 'fence_pass() as a precondition: true, or SD001 with the token and the highest seen in DETAIL.';
+
+CREATE FUNCTION distsys.fence_current(resource text) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_fence_current';
+COMMENT ON FUNCTION distsys.fence_current(text) IS 'The highest token that the resource has seen, NULL when none. Works on a standby.';
+
+CREATE FUNCTION distsys.token_epoch() RETURNS int
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_token_epoch';
+COMMENT ON FUNCTION distsys.token_epoch() IS 'The epoch of new fencing tokens and positions: token = (epoch << 40) + counter. Rises by one with each promotion, by 256 after a restore or a copy of the database.';
+
+CREATE FUNCTION distsys.token_epoch_bump() RETURNS int
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_token_epoch_bump';
+COMMENT ON FUNCTION distsys.token_epoch_bump() IS 'Begins a new epoch and returns it. Call it after what the server cannot notice: a storage snapshot rolled back, a standby started by deleting its signal file. Publishers wait until this transaction ends.';
+
+CREATE FUNCTION distsys.token_advance(min_token bigint) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_token_advance';
+COMMENT ON FUNCTION distsys.token_advance(bigint) IS 'Makes sure that every later token and position is above min_token (0 .. 2^53 - 1), and returns a token that every later one is above. For a switch to another server by logical replication: call it there with the highest token of the old one.';
+
+-- What is locked ------------------------------------------------------------
+
+CREATE VIEW distsys.locks AS
+    WITH held AS (
+        SELECT l.objsubid AS space, (l.classid::bigint << 32) | l.objid::bigint AS lock_id, l.mode, l.granted, l.pid, l.waitstart
+        FROM pg_catalog.pg_locks l
+        WHERE l.locktype = 'advisory' AND l.objsubid BETWEEN 16 AND 28
+          AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+    )
+    SELECT CASE h.space WHEN 16 THEN 'xact' WHEN 17 THEN 'session' WHEN 18 THEN 'lease' WHEN 19 THEN 'lease grant' WHEN 20 THEN 'fence'
+                        WHEN 21 THEN 'token state' WHEN 22 THEN 'idempotency' WHEN 23 THEN 'rate limit' WHEN 24 THEN 'sequencer'
+                        WHEN 25 THEN 'outbox group' WHEN 26 THEN 'outbox settled' WHEN 27 THEN 'configuration' ELSE 'worker' END AS kind,
+           CASE h.space WHEN 18 THEN (SELECT g.name FROM distsys.lease_grant g WHERE distsys._lock_id(18, g.name) = h.lock_id LIMIT 1)
+                        WHEN 20 THEN (SELECT f.resource FROM distsys.fence f WHERE distsys._lock_id(20, f.resource) = h.lock_id LIMIT 1)
+           END AS name,
+           h.lock_id, h.mode, h.granted, h.pid, a.usename, a.application_name, a.client_addr, a.state, a.xact_start,
+           h.waitstart AS waiting_since
+    FROM held h LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = h.pid;
+COMMENT ON VIEW distsys.locks IS 'Key locks of this database that are held or waited for. kind lease: RowExclusive = a pin (lease_assert) or a heartbeat, Exclusive = a grant not committed yet. name is known for leases and fences; for xact and session locks compare lock_id with distsys._lock_id(16, name) or (17, name).';
+
+INSERT INTO distsys.access_object (profile, kind, name) VALUES
+    ('app', 'routine', 'lock_key'), ('app', 'routine', 'lock_name'), ('app', 'routine', 'xact_lock'), ('app', 'routine', 'session_lock'),
+    ('app', 'routine', 'session_unlock'), ('app', 'routine', 'session_lock_wait'),
+    ('app', 'routine', 'lease_acquire'), ('app', 'routine', 'lease_renew'), ('app', 'routine', 'lease_release'),
+    ('app', 'routine', 'lease_assert'), ('app', 'routine', 'lease_get'),
+    ('app', 'routine', 'fence_pass'), ('app', 'routine', 'fence_assert'), ('app', 'routine', 'fence_current'),
+    ('app', 'routine', 'token_epoch'),
+    ('operator', 'routine', 'token_epoch'), ('operator', 'routine', 'token_epoch_bump'), ('operator', 'routine', 'token_advance'),
+    ('monitor', 'routine', 'lease_get'), ('monitor', 'routine', 'fence_current'), ('monitor', 'routine', 'token_epoch'),
+    ('monitor', 'routine', '_leases'), ('monitor', 'routine', '_lock_id'),
+    ('monitor', 'view', 'leases'), ('monitor', 'view', 'locks');
+

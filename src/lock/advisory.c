@@ -1,0 +1,294 @@
+/*
+ * advisory.c: locks of which nothing is stored.
+ *
+ * xact_lock falls with its (sub)transaction, session_lock with its backend.
+ * Both live in key lock spaces of their own and never meet the
+ * application's pg_advisory_* numbers.
+ *
+ * A session lock cannot be handed through a transaction pooler: the lock stays
+ * with the server connection. So it is never re-entrant (a second client of
+ * the pool must not inherit it) and unlocking elsewhere is an error.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "common/sha2.h"
+#include "compat.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "nodes/parsenodes.h"
+#include "port/pg_bswap.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "core/arg.h"
+#include "core/hash.h"
+#include "core/keylock.h"
+#include "store/token.h"
+
+/* ---- names ---- */
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_lock_key);
+
+/* First 8 bytes of SHA-256 of the name, big-endian. */
+Datum
+distsys_lock_key(PG_FUNCTION_ARGS)
+{
+	NameArg		name = arg_name(fcinfo, 0, "name", NAME_LONG);
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	uint64		key;
+
+	hash_sha256(name.data, name.len, digest);
+	memcpy(&key, digest, sizeof(key));
+	PG_RETURN_INT64((int64) pg_ntoh64(key));
+}
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_lock_name);
+
+/* namespace:id */
+Datum
+distsys_lock_name(PG_FUNCTION_ARGS)
+{
+	NameArg		namespace = arg_name(fcinfo, 0, "namespace", NAME_LONG - 21);
+
+	arg_not_null(fcinfo, 1, "id");
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s:%lld", name_cstring(namespace), (long long) PG_GETARG_INT64(1))));
+}
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__lock_id);
+
+/* The number under which pg_locks shows the key lock of (space, name): what the view locks resolves names with. */
+Datum
+distsys__lock_id(PG_FUNCTION_ARGS)
+{
+	int32		space = arg_int32(fcinfo, 0, "space", KEYLOCK_XACT, KEYLOCK_WORKER);
+	NameArg		name = arg_name(fcinfo, 1, "name", NAME_LONG);
+	LOCKTAG		tag;
+
+	keylock_tag(&tag, (KeylockSpace) space, name.data, name.len);
+	PG_RETURN_INT64((int64) (((uint64) tag.locktag_field2 << 32) | tag.locktag_field3));
+}
+
+/* `wait` of the advisory helpers: NULL is for ever. */
+static int64
+arg_wait(FunctionCallInfo fcinfo, int argno)
+{
+	if (PG_ARGISNULL(argno))
+		return KEYLOCK_FOR_EVER;
+	return arg_interval(fcinfo, argno, "wait", 0, INT64CONST(2000000000) * MILLISECONDS,
+						"Zero means: do not wait; null means: for as long as it takes.");
+}
+
+/* ---- to the end of the transaction ---- */
+
+/*
+ * In REPEATABLE READ a lock that had to be waited for guards against what the
+ * snapshot cannot see: the holder before has committed since.
+ */
+static void
+raise_stale_snapshot(const NameArg *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("snapshot is older than the lock \"%s\"", name_cstring(*name)),
+			 errdetail("The lock had to be waited for after the transaction's snapshot was taken."),
+			 errhint("Take the lock before BEGIN, or use READ COMMITTED; a retry alone may not help.")));
+}
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_xact_lock);
+
+Datum
+distsys_xact_lock(PG_FUNCTION_ARGS)
+{
+	NameArg		name = arg_name(fcinfo, 0, "name", NAME_LONG);
+	int64		wait_us = arg_wait(fcinfo, 1);
+	LOCKTAG		tag;
+
+	PreventCommandIfParallelMode("xact_lock()");
+	keylock_tag(&tag, KEYLOCK_XACT, name.data, name.len);
+	if (keylock_try(&tag, ExclusiveLock))
+		PG_RETURN_BOOL(true);
+	if (!keylock_wait(&tag, ExclusiveLock, wait_us))
+		PG_RETURN_BOOL(false);
+	if (IsolationUsesXactSnapshot())
+		raise_stale_snapshot(&name);
+	PG_RETURN_BOOL(true);
+}
+
+/* ---- to the end of the session ---- */
+
+/* The session locks of this backend; the lock table, not this list, says whether one is still held. */
+typedef struct SessionLock
+{
+	LOCKTAG		tag;
+	int64		token;
+} SessionLock;
+
+static SessionLock *session_locks = NULL;
+static int	nsession_locks = 0;
+static int	max_session_locks = 0;
+
+static void
+reserve_session_lock(void)
+{
+	if (nsession_locks < max_session_locks)
+		return;
+	max_session_locks = Max(8, max_session_locks * 2);
+	if (session_locks == NULL)
+		session_locks = MemoryContextAlloc(TopMemoryContext, max_session_locks * sizeof(SessionLock));
+	else
+		session_locks = repalloc(session_locks, max_session_locks * sizeof(SessionLock));
+}
+
+static int
+find_session_lock(const LOCKTAG *tag)
+{
+	for (int i = 0; i < nsession_locks; i++)
+	{
+		if (memcmp(&session_locks[i].tag, tag, sizeof(LOCKTAG)) == 0)
+			return i;
+	}
+	return -1;
+}
+
+static void
+forget_session_lock(const LOCKTAG *tag)
+{
+	int			i = find_session_lock(tag);
+
+	if (i >= 0)
+		session_locks[i] = session_locks[--nsession_locks];
+}
+
+static void
+check_not_inherited(const NameArg *name, const LOCKTAG *tag)
+{
+	if (LockHeldByMe(tag, ExclusiveLock, false))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("session lock \"%s\" is already held by this server connection", name_cstring(*name)),
+				 errdetail("Session locks are not re-entrant."),
+				 errhint("Behind a transaction pooler another client may hold it on the same connection: session locks need session pooling or a direct connection.")));
+	forget_session_lock(tag);	/* DISCARD ALL or pg_advisory_unlock_all() freed it */
+}
+
+/* Takes the lock and draws its token; true and *token, or false when the wait has elapsed. */
+static bool
+session_lock(const NameArg *name, int64 wait_us, int64 *token)
+{
+	LOCKTAG		tag;
+
+	PreventCommandDuringRecovery("session_lock()");
+	PreventCommandIfReadOnly("session_lock()");
+	PreventCommandIfParallelMode("session_lock()");
+	keylock_tag(&tag, KEYLOCK_SESSION, name->data, name->len);
+	check_not_inherited(name, &tag);
+	reserve_session_lock();
+	if (!keylock_session_wait(&tag, ExclusiveLock, wait_us))
+		return false;
+
+	PG_TRY();
+	{
+		*token = token_issue();
+	}
+	PG_CATCH();
+	{
+		(void) LockRelease(&tag, ExclusiveLock, true);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	session_locks[nsession_locks].tag = tag;
+	session_locks[nsession_locks].token = *token;
+	nsession_locks++;
+	return true;
+}
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_session_lock);
+
+Datum
+distsys_session_lock(PG_FUNCTION_ARGS)
+{
+	NameArg		name = arg_name(fcinfo, 0, "name", NAME_LONG);
+	int64		token;
+
+	if (!session_lock(&name, arg_wait(fcinfo, 1), &token))
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(token);
+}
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_session_unlock);
+
+Datum
+distsys_session_unlock(PG_FUNCTION_ARGS)
+{
+	NameArg		name = arg_name(fcinfo, 0, "name", NAME_LONG);
+	int64		token = arg_token(fcinfo, 1);
+	LOCKTAG		tag;
+	int			i;
+
+	keylock_tag(&tag, KEYLOCK_SESSION, name.data, name.len);
+	i = find_session_lock(&tag);
+	if (i < 0 || session_locks[i].token != token || !LockHeldByMe(&tag, ExclusiveLock, false))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("session lock \"%s\" is not held by this server connection with this token", name_cstring(name)),
+				 errhint("Behind a transaction pooler the lock stays with the connection that took it: session locks need session pooling or a direct connection. The view distsys.locks shows who holds it.")));
+	(void) LockRelease(&tag, ExclusiveLock, true);
+	forget_session_lock(&tag);
+	PG_RETURN_BOOL(true);
+}
+
+/* ---- waiting without a snapshot ---- */
+
+static void
+check_call_context(FunctionCallInfo fcinfo)
+{
+	bool		atomic = fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		castNode(CallContext, fcinfo->context)->atomic;
+
+	if (atomic || (MyXactFlags & XACT_FLAGS_PIPELINING))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("session_lock_wait() cannot run inside a transaction block, a function or a pipeline"),
+				 errhint("Call it in autocommit mode, as a plain CALL statement outside BEGIN.")));
+}
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_session_lock_wait);
+
+/*
+ * Ends the transaction it was called in, so that nothing, not even a catalog
+ * snapshot, holds back the holder's CREATE INDEX CONCURRENTLY while this waits.
+ */
+Datum
+distsys_session_lock_wait(PG_FUNCTION_ARGS)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	NameArg		name;
+	int64		wait_us;
+	int64		token = 0;
+	bool		locked;
+	TupleDesc	desc;
+	Datum		values[1];
+	bool		nulls[1];
+
+	check_call_context(fcinfo);
+	name = arg_name(fcinfo, 0, "name", NAME_LONG);
+	wait_us = arg_wait(fcinfo, 1);
+	PreventCommandDuringRecovery("session_lock_wait()");
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	desc = BlessTupleDesc(desc);
+
+	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	SPI_commit();
+	InvalidateCatalogSnapshot();
+	locked = session_lock(&name, wait_us, &token);
+	SPI_finish();
+
+	MemoryContextSwitchTo(caller);
+	values[0] = Int64GetDatum(token);
+	nulls[0] = !locked;
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}
