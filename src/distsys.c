@@ -14,6 +14,7 @@
 #include "core/stats.h"
 #include "core/xact.h"
 #include "store/catalog.h"
+#include "worker/launcher.h"
 
 DISTSYS_MODULE_MAGIC;
 
@@ -24,6 +25,7 @@ _PG_init(void)
 {
 	guc_init();
 	stats_init();
+	launcher_init();
 	shmem_init();
 	xact_init();
 	keylock_init();

@@ -23,6 +23,8 @@ int			guc_worker_max = 2;
 int			guc_clock_offset = 0;
 int			guc_clock_step = 0;
 int			guc_hash_bits = 64;
+int			guc_worker_speedup = 1;
+char	   *guc_worker_fail_job = NULL;
 
 /* The words of synchronous_commit; "off" leaves the decision to the session. */
 static const struct config_enum_entry durability_options[] = {
@@ -112,6 +114,16 @@ define_developer_settings(void)
 							NULL,
 							&guc_hash_bits, 64, 1, 64,
 							PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+	DefineCustomIntVariable("distsys.worker_speedup",
+							"Developer setting: housekeeping jobs run this many times as often.",
+							NULL,
+							&guc_worker_speedup, 1, 1, 1000,
+							PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+	DefineCustomStringVariable("distsys.worker_fail_job",
+							   "Developer setting: the housekeeping job of this name fails.",
+							   NULL,
+							   &guc_worker_fail_job, "",
+							   PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 }
 
 void

@@ -19,6 +19,8 @@ extern int	guc_worker_max;				/* per-database workers at once */
 extern int	guc_clock_offset;			/* ms added to both clocks: time passes */
 extern int	guc_clock_step;				/* ms added to the wall clock only: somebody set the clock */
 extern int	guc_hash_bits;				/* bits of a name's hash that are used, 64 = all */
+extern int	guc_worker_speedup;			/* jobs run this many times as often */
+extern char *guc_worker_fail_job;		/* this job fails; "" or NULL: none */
 
 extern void guc_init(void);
 

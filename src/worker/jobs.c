@@ -1,0 +1,46 @@
+/*
+ * jobs.c: the table of housekeeping jobs, see jobs.h.
+ */
+#include "postgres.h"
+
+#include "core/arg.h"
+#include "core/guc.h"
+#include "lock/lease.h"
+#include "worker/jobs.h"
+
+/* A failing job is tried again at least this often. */
+#define LONGEST_DELAY (INT64CONST(3600) * SECONDS)
+
+const Job	jobs[] = {
+	{"lease_sweep", 30, TABLE_LEASE, lease_sweep},
+};
+
+int
+jobs_count(void)
+{
+	StaticAssertStmt(lengthof(jobs) <= JOBS_MAX, "JOBS_MAX is the room in shared memory");
+	return lengthof(jobs);
+}
+
+int64
+job_delay(const Job *job, int failures)
+{
+	int64		delay = job->period_s * SECONDS / guc_worker_speedup;
+
+	while (failures-- > 0 && delay < LONGEST_DELAY)
+		delay *= 2;
+	return Min(delay, LONGEST_DELAY);
+}
+
+void
+job_run_slice(const Job *job, JobSlice *slice)
+{
+	slice->more = false;
+	slice->rows_removed = 0;
+	if (guc_worker_fail_job != NULL && strcmp(job->name, guc_worker_fail_job) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("job \"%s\" fails because distsys.worker_fail_job says so", job->name)));
+	if (OidIsValid(catalog_relid_missing_ok(job->table)))
+		job->run(slice);
+}
