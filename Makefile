@@ -17,9 +17,10 @@ PG_CPPFLAGS += '-DPGDLLEXPORT=__attribute__((visibility("default")))'
 PG_CFLAGS = -fvisibility=hidden -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 
 REGRESS = $(sort $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql)))
-REGRESS_OPTS = --inputdir=test --outputdir=. --expecteddir=. --load-extension=distsys
+# 15 finds expected/ below the output directory; later servers below the current one.
+REGRESS_OPTS = --inputdir=test --outputdir=. --load-extension=distsys
 ISOLATION = $(sort $(patsubst test/specs/%.spec,%,$(wildcard test/specs/*.spec)))
-ISOLATION_OPTS = --inputdir=test --outputdir=output_iso --expecteddir=. --load-extension=distsys
+ISOLATION_OPTS = --inputdir=test --outputdir=. --load-extension=distsys
 TAP_TESTS = 1
 
 EXTRA_CLEAN = distsys--$(EXTVERSION).sql META.json $(patsubst %.c,%,$(wildcard test/unit/*_test.c)) output_iso tmp_check build

@@ -93,6 +93,12 @@ reserve(void)
 	nmarks++;
 }
 
+int
+keylock_room(void)
+{
+	return Max(guc_max_keys_per_transaction - held, 0);
+}
+
 bool
 keylock_try(const LOCKTAG *tag, LOCKMODE mode)
 {

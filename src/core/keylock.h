@@ -46,6 +46,8 @@ extern void keylock_tag_num(LOCKTAG *tag, KeylockSpace space, const char *name, 
 extern bool keylock_try(const LOCKTAG *tag, LOCKMODE mode);
 /* Waits at most wait_us (KEYLOCK_FOR_EVER: no bound of ours). false: time is up. The caller's lock_timeout and a cancel stay errors. */
 extern bool keylock_wait(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us);
+/* How many more this transaction may hold: for work in batches. */
+extern int	keylock_room(void);
 extern void keylock_release(const LOCKTAG *tag, LOCKMODE mode);
 /* Waits until those who hold a lock that conflicts with `mode` have ended their transactions, without queueing for the lock. false: time is up. */
 extern bool keylock_wait_for_holders(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us);

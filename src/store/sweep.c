@@ -16,7 +16,6 @@
 #include "store/sweep.h"
 
 #define SLICE_PAGES 256
-#define SLICE_ROWS 500
 
 /* Takes the row's key lock, looks again and deletes. */
 static bool
@@ -67,7 +66,7 @@ sweep_slice(Relation rel, const RowSweep *sweep, JobSlice *slice)
 		HeapTuple	tuple;
 
 		last = ItemPointerGetBlockNumber(&slot->tts_tid);
-		if (slice->rows_removed >= SLICE_ROWS)
+		if (slice->rows_removed >= slice->max_rows)
 		{
 			end = last;
 			break;

@@ -12,6 +12,7 @@
 /* One slice of a job. A job function has the shape void job(JobSlice *slice) and is called in its own transaction (or in maintain()'s). */
 typedef struct JobSlice
 {
+	int			max_rows;		/* set by the caller: remove no more, each holds a key lock to the end of the transaction */
 	BlockNumber block;			/* where a sweep goes on; 0 at the start of a run */
 	bool		more;			/* set by the job: call again, there is more to do */
 	int64		rows_removed;	/* set by the job, of this slice */
@@ -26,7 +27,7 @@ typedef struct RowSweep
 	void	   *arg;
 } RowSweep;
 
-/* One slice: at most 256 pages or 500 rows. A row whose key lock is taken is skipped. Fills all of *slice. */
+/* One slice: at most 256 pages and slice->max_rows rows. A row whose key lock is taken is skipped. */
 extern void sweep_slice(Relation rel, const RowSweep *sweep, JobSlice *slice);
 
 #endif							/* DISTSYS_SWEEP_H */

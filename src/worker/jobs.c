@@ -5,6 +5,7 @@
 
 #include "core/arg.h"
 #include "core/guc.h"
+#include "core/keylock.h"
 #include "lock/lease.h"
 #include "worker/jobs.h"
 
@@ -33,8 +34,9 @@ job_delay(const Job *job, int failures)
 }
 
 void
-job_run_slice(const Job *job, JobSlice *slice)
+job_run_slice(const Job *job, JobSlice *slice, int max_rows)
 {
+	slice->max_rows = Min(Min(max_rows, JOB_SLICE_ROWS), keylock_room());
 	slice->more = false;
 	slice->rows_removed = 0;
 	if (guc_worker_fail_job != NULL && strcmp(job->name, guc_worker_fail_job) == 0)

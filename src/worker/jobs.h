@@ -26,7 +26,8 @@ extern int	jobs_count(void);
 
 /* Microseconds until the next run after `failures` failures in a row: the period, doubled each time up to an hour. */
 extern int64 job_delay(const Job *job, int failures);
-/* One slice; raises what the job raises. */
-extern void job_run_slice(const Job *job, JobSlice *slice);
+/* One slice of at most JOB_SLICE_ROWS and at most max_rows rows; raises what the job raises. */
+#define JOB_SLICE_ROWS 500
+extern void job_run_slice(const Job *job, JobSlice *slice, int max_rows);
 
 #endif							/* DISTSYS_JOBS_H */

@@ -16,17 +16,17 @@
 #include "utils/resowner.h"
 
 #include "core/arg.h"
-#include "core/guc.h"
+#include "core/keylock.h"
 #include "core/result.h"
 #include "core/shmem.h"
 #include "worker/jobs.h"
 #include "worker/status.h"
 
-/* A job that maintain() runs gets this long; more is left to the next call. */
+/* A job that maintain() runs gets this long, and its share of the keys that the transaction may hold; more is left to the next call. */
 #define MAINTAIN_MS 2000.0
 
 static int64
-run_slices(const Job *job, double *elapsed_ms)
+run_slices(const Job *job, int max_rows, double *elapsed_ms)
 {
 	JobSlice	slice = {0};
 	int64		removed = 0;
@@ -37,18 +37,18 @@ run_slices(const Job *job, double *elapsed_ms)
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		job_run_slice(job, &slice);
+		job_run_slice(job, &slice, max_rows - (int) removed);
 		removed += slice.rows_removed;
 		INSTR_TIME_SET_CURRENT(now);
 		INSTR_TIME_SUBTRACT(now, start);
 		*elapsed_ms = INSTR_TIME_GET_MILLISEC(now);
-	} while (slice.more && *elapsed_ms < MAINTAIN_MS);
+	} while (slice.more && removed < max_rows && *elapsed_ms < MAINTAIN_MS);
 	return removed;
 }
 
 /* Runs the job in a subtransaction; returns the message of its error, or NULL. */
 static char *
-run_guarded(const Job *job, int64 *removed, double *elapsed_ms)
+run_guarded(const Job *job, int max_rows, int64 *removed, double *elapsed_ms)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -58,7 +58,7 @@ run_guarded(const Job *job, int64 *removed, double *elapsed_ms)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		*removed = run_slices(job, elapsed_ms);
+		*removed = run_slices(job, max_rows, elapsed_ms);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -90,16 +90,19 @@ PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_maintain);
 Datum
 distsys_maintain(PG_FUNCTION_ARGS)
 {
+	int			share;
+
 	PreventCommandIfReadOnly("distsys.maintain()");
 	PreventCommandDuringRecovery("distsys.maintain()");
 	PreventCommandIfParallelMode("distsys.maintain()");
 
 	result_begin_set(fcinfo);
+	share = keylock_room() / jobs_count();
 	for (int i = 0; i < jobs_count(); i++)
 	{
 		int64		removed = 0;
 		double		elapsed_ms = 0;
-		char	   *error = run_guarded(&jobs[i], &removed, &elapsed_ms);
+		char	   *error = run_guarded(&jobs[i], share, &removed, &elapsed_ms);
 		Datum		values[4];
 		bool		nulls[4] = {false};
 

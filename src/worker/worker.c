@@ -200,7 +200,7 @@ run_slice(int job, JobSlice *slice)
 	error_context_stack = &callback;
 	PG_TRY();
 	{
-		job_run_slice(&jobs[job], slice);
+		job_run_slice(&jobs[job], slice, JOB_SLICE_ROWS);
 		commit();
 		status_job_removed(MyDatabaseId, job, slice->rows_removed);
 		if (!slice->more)
