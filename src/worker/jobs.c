@@ -6,6 +6,7 @@
 #include "core/arg.h"
 #include "core/guc.h"
 #include "core/keylock.h"
+#include "idempotency/record.h"
 #include "lock/lease.h"
 #include "worker/jobs.h"
 
@@ -14,6 +15,7 @@
 
 const Job	jobs[] = {
 	{"lease_sweep", 30, TABLE_LEASE, lease_sweep},
+	{"idempotency_expire", 60, TABLE_IDEMPOTENCY_RECORD, idempotency_expire},
 };
 
 int
