@@ -64,7 +64,7 @@ CREATE TYPE distsys.idempotency_result AS (
     expires_at       timestamptz,
     ttl_remaining    interval
 );
-COMMENT ON TYPE distsys.idempotency_result IS 'status: started (first holder: run, then complete) | resumed (an earlier holder failed or expired: go on from recovery_point) | replay (finished: return the stored answer) | in_progress (a live holder: 409 and retry_after) | mismatch (same key, other request: 422). expires_at and ttl_remaining: of the claim while it is held, of the stored answer once it is finished. token: below 2^53, for the holder only.';
+COMMENT ON TYPE distsys.idempotency_result IS 'status: started (first holder: run, then complete) | resumed (an earlier holder failed or expired: go on from recovery_point) | replay (finished: return the stored answer) | in_progress (a live holder: 409 and retry_after) | mismatch (same key, other request: 422) | exhausted (max_attempts of the policy used up: 500, dead-letter it). expires_at and ttl_remaining: of the claim while it is held, of the stored answer once it is finished. token: below 2^53, for the holder only.';
 
 -- Policies -------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ CREATE FUNCTION distsys.idempotency_policy_create(policy text, retention interva
     require_fingerprint boolean DEFAULT true, max_response_bytes int DEFAULT 1048576, max_attempts int DEFAULT NULL,
     if_not_exists boolean DEFAULT false) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_idempotency_policy_create';
-COMMENT ON FUNCTION distsys.idempotency_policy_create(text, interval, interval, boolean, int, int, boolean) IS 'Creates a policy (name 1..63 bytes): how long answers are kept (retention, from 1 s), how long a claim lives without renewal (ttl, 100 ms .. 1 day), whether begin needs a fingerprint, the size limit of stored answers (bytes), and how many attempts a key may have (NULL: any number; beyond it begin raises 54000). true: created. 42710 when it exists.';
+COMMENT ON FUNCTION distsys.idempotency_policy_create(text, interval, interval, boolean, int, int, boolean) IS 'Creates a policy (name 1..63 bytes): how long answers are kept (retention, from 1 s), how long a claim lives without renewal (ttl, 100 ms .. 1 day), whether begin needs a fingerprint, the size limit of stored answers (bytes), and how many attempts a key may have (NULL: any number; beyond it begin answers exhausted). true: created. 42710 when it exists.';
 
 CREATE FUNCTION distsys.idempotency_policy_alter(policy text, retention interval DEFAULT NULL, ttl interval DEFAULT NULL,
     require_fingerprint boolean DEFAULT NULL, max_response_bytes int DEFAULT NULL, max_attempts int DEFAULT NULL) RETURNS boolean
@@ -88,7 +88,7 @@ COMMENT ON FUNCTION distsys.idempotency_policy_drop(text, boolean) IS 'Drops a p
 CREATE FUNCTION distsys.idempotency_begin(scope text, key text, fingerprint bytea, request_id uuid DEFAULT NULL, policy text DEFAULT 'default',
     ttl interval DEFAULT NULL, wait interval DEFAULT '0') RETURNS distsys.idempotency_result
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_idempotency_begin';
-COMMENT ON FUNCTION distsys.idempotency_begin(text, text, bytea, uuid, text, interval, interval) IS 'Claims a key, or says what became of it. scope (tenant, endpoint) and key: 1..255 bytes. fingerprint: 32 bytes, see fingerprint_json(). request_id: one per logical attempt, never a host name: the same one gets the same claim again after a lost answer. ttl: NULL = the policy''s. wait: ''0'' never blocks. Either begin, work and complete in one transaction (an abort frees the key), or begin, COMMIT, external call, complete, COMMIT (the claim is on disk before the call). 22004 without a fingerprint that the policy requires, 22023 not 32 bytes, 42704 unknown policy, 42501 a key of another role, 54000 attempts used up.';
+COMMENT ON FUNCTION distsys.idempotency_begin(text, text, bytea, uuid, text, interval, interval) IS 'Claims a key, or says what became of it. scope (tenant, endpoint) and key: 1..255 bytes. fingerprint: 32 bytes, see fingerprint_json(). request_id: one per logical attempt, never a host name: the same one gets the same claim again after a lost answer. ttl: NULL = the policy''s. wait: ''0'' never blocks. Either begin, work and complete in one transaction (an abort frees the key), or begin, COMMIT, external call, complete, COMMIT (the claim is on disk before the call). 22004 without a fingerprint that the policy requires, 22023 not 32 bytes, 42704 unknown policy, 42501 a key of another role.';
 
 CREATE FUNCTION distsys.idempotency_begin_or_raise(scope text, key text, fingerprint bytea, request_id uuid DEFAULT NULL, policy text DEFAULT 'default',
     ttl interval DEFAULT NULL, wait interval DEFAULT '0') RETURNS distsys.idempotency_result

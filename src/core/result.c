@@ -5,6 +5,8 @@
 
 #include "access/htup_details.h"
 #include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/typcache.h"
 
 #include "core/result.h"
@@ -17,6 +19,22 @@ result_row(Oid rowtype, const Datum *values, const bool *nulls)
 
 	ReleaseTupleDesc(desc);
 	return HeapTupleHeaderGetDatum(tuple->t_data);
+}
+
+Datum
+result_record(FunctionCallInfo fcinfo, const Datum *values, const bool *nulls)
+{
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), (Datum *) values, (bool *) nulls));
+}
+
+char *
+result_row_json(Datum row)
+{
+	return TextDatumGetCString(DirectFunctionCall1(row_to_json, row));
 }
 
 void

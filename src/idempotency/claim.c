@@ -97,8 +97,8 @@ judge(const ClaimRequest *request, const Record *record, ClaimAnswer *answer)
 	return true;
 }
 
-/* Writes the claim over the record that was found (found = true), or a new one. */
-static void
+/* Writes the claim over the record that was found (found = true), or a new one; false: no attempt is left. */
+static bool
 write_claim(const ClaimRequest *request, RecordStore *store, bool found, ClaimAnswer *answer)
 {
 	Record	   *record = &answer->record;
@@ -106,6 +106,7 @@ write_claim(const ClaimRequest *request, RecordStore *store, bool found, ClaimAn
 	IdempotencyPolicy policy;
 
 	idempotency_policy_get(&request->policy, &policy);
+	answer->known = true;
 	if (!resumed)
 	{
 		memset(record, 0, sizeof(*record));
@@ -114,10 +115,11 @@ write_claim(const ClaimRequest *request, RecordStore *store, bool found, ClaimAn
 		record->created_at = answer->now.wall;
 	}
 	else if (policy.max_attempts > 0 && record->attempt >= policy.max_attempts)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("idempotency key has used up its %d attempts", policy.max_attempts),
-				 errhint("Complete it by hand, or make it new with distsys.idempotency_forget().")));
+	{
+		answer->status = CLAIM_EXHAUSTED;
+		answer->left_us = record->retain_until - answer->now.wall;
+		return false;
+	}
 
 	record->policy = request->policy.datum;
 	record->role = GetUserId();
@@ -136,8 +138,8 @@ write_claim(const ClaimRequest *request, RecordStore *store, bool found, ClaimAn
 	xact_require_durable(false);
 
 	answer->status = resumed ? CLAIM_RESUMED : CLAIM_STARTED;
-	answer->known = true;
 	answer->left_us = record->ttl_us;
+	return true;
 }
 
 /* Under the key lock. Returns true when it wrote. */
@@ -154,8 +156,7 @@ begin_locked(const ClaimRequest *request, RecordStore *store, ClaimAnswer *answe
 	}
 	else
 		answer->now = clock_read();
-	write_claim(request, store, found, answer);
-	return true;
+	return write_claim(request, store, found, answer);
 }
 
 static bool
@@ -203,7 +204,8 @@ count(const ClaimAnswer *answer)
 		[CLAIM_RESUMED] = "resumed",
 		[CLAIM_REPLAY] = "replay",
 		[CLAIM_IN_PROGRESS] = "in_progress",
-		[CLAIM_MISMATCH] = "mismatch"
+		[CLAIM_MISMATCH] = "mismatch",
+		[CLAIM_EXHAUSTED] = "exhausted"
 	};
 
 	stats_add("idempotency", "", metrics[answer->status], 1);

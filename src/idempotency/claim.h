@@ -12,7 +12,8 @@ typedef enum ClaimStatus
 	CLAIM_RESUMED,				/* the caller goes on from the recovery point */
 	CLAIM_REPLAY,				/* finished: the stored answer */
 	CLAIM_IN_PROGRESS,			/* a live holder */
-	CLAIM_MISMATCH				/* same key, other request */
+	CLAIM_MISMATCH,				/* same key, other request */
+	CLAIM_EXHAUSTED				/* max_attempts of the policy are used up */
 } ClaimStatus;
 
 typedef struct ClaimRequest

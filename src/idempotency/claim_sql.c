@@ -21,7 +21,8 @@ static const char *const statuses[] = {
 	[CLAIM_RESUMED] = "resumed",
 	[CLAIM_REPLAY] = "replay",
 	[CLAIM_IN_PROGRESS] = "in_progress",
-	[CLAIM_MISMATCH] = "mismatch"
+	[CLAIM_MISMATCH] = "mismatch",
+	[CLAIM_EXHAUSTED] = "exhausted"
 };
 
 /* Row type distsys.idempotency_result */
@@ -85,8 +86,9 @@ answer_columns(const ClaimAnswer *answer, Datum *values, bool *nulls)
 	values[OUT_TTL_REMAINING] = interval_datum(answer->left_us);
 	nulls[OUT_TTL_REMAINING] = false;
 	if (holder)
-	{
 		put(values, nulls, OUT_TOKEN, Int64GetDatum(record->token));
+	if (holder || answer->status == CLAIM_EXHAUSTED)
+	{
 		put(values, nulls, OUT_RECOVERY_POINT, record->recovery_point);
 		put(values, nulls, OUT_CHECKPOINT, record->checkpoint);
 		put(values, nulls, OUT_ERROR, record->error);

@@ -1,0 +1,111 @@
+/*
+ * bucket.c: token bucket arithmetic, see bucket.h.
+ */
+#include "algo/bucket.h"
+
+/* A clock that reads earlier than this before the state was set back by somebody. */
+#define CLOCK_STEP_US 1000000
+
+typedef __int128 int128_t;
+
+static int64_t
+capacity(const BucketLimit *limit)
+{
+	return limit->burst * limit->period_us;
+}
+
+static int64_t
+div_up(int64_t a, int64_t b)
+{
+	return a / b + (a % b != 0);
+}
+
+static int64_t
+least(int128_t value, int64_t bound)
+{
+	return value < bound ? (int64_t) value : bound;
+}
+
+bool
+bucket_limit_fits(const BucketLimit *limit)
+{
+	int64_t		ignored;
+
+	return limit->quota >= 1 && limit->period_us >= 1 && limit->burst >= 1 &&
+		!__builtin_mul_overflow(limit->burst, limit->period_us, &ignored);
+}
+
+BucketState
+bucket_full(const BucketLimit *limit, int64_t now_us)
+{
+	BucketState state = {capacity(limit), now_us};
+
+	return state;
+}
+
+void
+bucket_refill(const BucketLimit *limit, BucketState *state, int64_t now_us)
+{
+	int64_t		to_full = div_up(capacity(limit) - state->credit, limit->quota);
+	int64_t		elapsed;
+
+	if (now_us <= state->at_us)
+	{
+		/* the same instant, or jitter: nothing has been earned yet; a step back: earn from now on */
+		if (state->at_us - now_us > CLOCK_STEP_US)
+			state->at_us = now_us;
+		return;
+	}
+	elapsed = now_us - state->at_us;
+	/* elapsed * quota cannot overflow below to_full */
+	if (elapsed >= to_full)
+		state->credit = capacity(limit);
+	else
+		state->credit += elapsed * limit->quota;
+	state->at_us = now_us;
+}
+
+BucketVerdict
+bucket_judge(const BucketLimit *limit, const BucketState *state, int64_t cost)
+{
+	int64_t		need = cost * limit->period_us;
+	BucketVerdict verdict;
+
+	verdict.within = state->credit >= need;
+	verdict.remaining = state->credit / limit->period_us;
+	verdict.retry_us = verdict.within ? 0 : div_up(need - state->credit, limit->quota);
+	verdict.reset_us = div_up(capacity(limit) - state->credit, limit->quota);
+	verdict.next_us = verdict.remaining >= limit->burst ? 0 :
+		div_up((verdict.remaining + 1) * limit->period_us - state->credit, limit->quota);
+	return verdict;
+}
+
+void
+bucket_take(const BucketLimit *limit, BucketState *state, int64_t cost)
+{
+	state->credit -= cost * limit->period_us;
+}
+
+void
+bucket_convert(const BucketLimit *from, const BucketLimit *to, BucketChange change, BucketState *state)
+{
+	int64_t		full = capacity(to);
+	int128_t	same_tokens = (int128_t) state->credit * to->period_us / from->period_us;
+
+	switch (change)
+	{
+		case BUCKET_RESET:
+			state->credit = full;
+			break;
+		case BUCKET_PROPORTIONALLY:
+			state->credit = (int64_t) ((int128_t) state->credit * full / capacity(from));
+			break;
+		case BUCKET_AS_IS:
+			state->credit = least(same_tokens, full);
+			break;
+		case BUCKET_ADDITIVE:
+			same_tokens += (int128_t) (to->burst - from->burst) * to->period_us;
+			state->credit = same_tokens < 0 ? 0 : least(same_tokens, full);
+			break;
+	}
+}

@@ -1,0 +1,53 @@
+/*
+ * limiter.h: takes from rate limits, one or several at once.
+ */
+#ifndef DISTSYS_LIMITER_H
+#define DISTSYS_LIMITER_H
+
+#include "core/keylock.h"
+#include "ratelimit/policy.h"
+#include "store/sweep.h"
+
+typedef enum RateReason
+{
+	RATE_OK,
+	RATE_LIMITED,
+	RATE_COST_EXCEEDS_LIMIT,
+	RATE_CONTENDED,				/* another transaction holds the bucket for too long */
+	RATE_SHADOWED,				/* would have been limited */
+	RATE_IS_DISABLED
+} RateReason;
+
+/* One limit of a call: the first group is the request, the rest the answer. */
+typedef struct RateTake
+{
+	NameArg		policy;
+	NameArg		key;
+	int64		cost;
+
+	bool		allowed;		/* the verdict of the whole call */
+	bool		within;			/* this limit's own */
+	RateReason	reason;
+	BucketVerdict verdict;		/* after the take, when it was applied */
+	bool		never;			/* retrying cannot help */
+	TimestampTz decided_at;
+	RatePolicy	config;
+
+	/* internal */
+	LOCKTAG		tag;
+	int			ord;
+	HeapTuple	row;
+	BucketState state;
+} RateTake;
+
+/* All or nothing. Answers stay in the order of the request. 25001, 22023 (the same limit twice), 42704. */
+extern void limiter_take(RateTake *takes, int n);
+/* Looks only: no lock, nothing written, works on a standby. */
+extern void limiter_peek(RateTake *takes, int n);
+/* The bucket is full again; false: it was. */
+extern bool limiter_reset(const NameArg *policy, const NameArg *key);
+
+/* Job: removes buckets that are full (no row is a full bucket) and those of dropped policies. */
+extern void rate_limit_sweep(JobSlice *slice);
+
+#endif							/* DISTSYS_LIMITER_H */
