@@ -110,10 +110,12 @@ for my $round (1 .. 5)
 ok($node->poll_query_until('app', $rows_left), 'the worker is back after CREATE EXTENSION');
 $log = slurp_file($node->logfile);
 unlike($log, qr/could not open relation|cache lookup failed|PANIC|TRAP/, 'and never saw half an extension');
-sql('app', 'BEGIN; DROP EXTENSION distsys; ROLLBACK');
+# the time in which it is open is longer than the worker's lock_timeout: it must not wait for a table
+sql('app', 'BEGIN; DROP EXTENSION distsys; SELECT pg_sleep(3); ROLLBACK');
 make_leases('app', 10);
 pass_time('20 h');
 ok($node->poll_query_until('app', $rows_left), 'a DROP EXTENSION that is rolled back changes nothing');
+is(sql('app', 'SELECT count(last_error) FROM distsys.worker_jobs'), '0', 'and no job has met a half-dropped extension');
 
 # --- a failing job backs off, is logged once, and the others go on
 my $before = -s $node->logfile;
