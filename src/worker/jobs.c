@@ -8,6 +8,7 @@
 #include "core/keylock.h"
 #include "idempotency/record.h"
 #include "lock/lease.h"
+#include "ratelimit/limiter.h"
 #include "worker/jobs.h"
 
 /* A failing job is tried again at least this often. */
@@ -16,6 +17,7 @@
 const Job	jobs[] = {
 	{"lease_sweep", 30, TABLE_LEASE, lease_sweep},
 	{"idempotency_expire", 60, TABLE_IDEMPOTENCY_RECORD, idempotency_expire},
+	{"rate_limit_sweep", 60, TABLE_RATE_LIMIT_BUCKET, rate_limit_sweep},
 };
 
 int
