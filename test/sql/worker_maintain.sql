@@ -24,6 +24,19 @@ SELECT count(error) AS failed FROM distsys.maintain();
 RESET distsys.worker_fail_job;
 SELECT count(*) AS locks_left FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory';
 
+-- each job removes its own
+SELECT status FROM distsys.idempotency_begin('worker', 'k', sha256('x'));
+SELECT distsys.rate_limit_create('worker_limit', quota => 5, period => '1 min');
+SELECT allowed FROM distsys.rate_limit_take('worker_limit', 'k');
+SELECT job, error FROM distsys.maintain() WHERE job IN ('idempotency_expire', 'rate_limit_sweep');
+SET distsys.clock_offset = '25 h';
+SELECT job, rows_removed >= 1 AS removed, error FROM distsys.maintain() WHERE job IN ('idempotency_expire', 'rate_limit_sweep');
+SELECT count(*) FROM distsys.idempotency_get('worker', 'k');
+SELECT count(*) FROM distsys.rate_limit_bucket WHERE policy = 'worker_limit';
+RESET distsys.clock_offset;
+SELECT remaining FROM distsys.rate_limit_peek('worker_limit', 'k');
+SELECT distsys.rate_limit_drop('worker_limit');
+
 -- no more than its share of what a transaction may hold, and the rest the next time
 SELECT count(*) FROM generate_series(1, 300) i, distsys.lease_acquire('worker_many' || i, 'me', '10 s') WHERE acquired;
 SET distsys.clock_offset = '1 h';
