@@ -6,6 +6,7 @@
 #include "core/arg.h"
 #include "core/guc.h"
 #include "core/keylock.h"
+#include "core/stats.h"
 #include "idempotency/record.h"
 #include "lock/lease.h"
 #include "ratelimit/limiter.h"
@@ -49,4 +50,6 @@ job_run_slice(const Job *job, JobSlice *slice, int max_rows)
 				 errmsg("job \"%s\" fails because distsys.worker_fail_job says so", job->name)));
 	if (OidIsValid(catalog_relid_missing_ok(job->table)))
 		job->run(slice);
+	if (slice->rows_removed > 0)
+		stats_add("worker", job->name, "rows_removed", slice->rows_removed);
 }

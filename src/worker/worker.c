@@ -36,6 +36,7 @@
 
 #include "core/arg.h"
 #include "core/guc.h"
+#include "core/stats.h"
 #include "core/wait.h"
 #include "worker/jobs.h"
 #include "worker/status.h"
@@ -175,6 +176,7 @@ job_failed(int job)
 	if (status_job_failed(MyDatabaseId, job, GetCurrentTimestamp(), error->message) == 1)
 		EmitErrorReport();
 	FreeErrorData(error);
+	stats_add("worker", jobs[job].name, "failed", 1);
 	AbortCurrentTransaction();
 	FlushErrorState();
 	pgstat_report_stat(false);

@@ -61,6 +61,7 @@ is(sql('app', 'SELECT count(*) FROM distsys.leases'), '50', 'live leases stay');
 pass_time('1 h');
 ok($node->poll_query_until('app', $rows_left), 'expired rows go away without a call');
 is(sql('app', "SELECT rows_removed FROM distsys.worker_jobs WHERE job = 'lease_sweep'"), '50', 'and are counted');
+is(sql('app', "SELECT value FROM distsys.stats WHERE domain = 'worker' AND object = 'lease_sweep' AND metric = 'rows_removed'"), '50', 'in stats too');
 is(sql('app', "SELECT bool_and(next_run_at > last_success_at AND consecutive_failures = 0 AND last_error IS NULL AND database = 'app') FROM distsys.worker_jobs"),
 	't', 'worker_jobs tells the state of each job');
 
@@ -130,6 +131,7 @@ if (sql('app', "SELECT count(*) $others") > 0)
 {
 	ok($node->poll_query_until('app', "SELECT bool_and(consecutive_failures = 0 AND last_success_at > '$t0') $others"), 'the other jobs go on');
 }
+is(sql('app', "SELECT value >= 2 FROM distsys.stats WHERE domain = 'worker' AND object = 'lease_sweep' AND metric = 'failed'"), 't', 'failures are in stats');
 $log = slurp_file($node->logfile, $before);
 my $logged = () = $log =~ /ERROR:.*worker_fail_job says so/g;
 is($logged, 1, 'logged once for this state');
