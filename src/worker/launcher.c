@@ -139,7 +139,10 @@ visit_new_database(Oid database, TimestampTz now)
 	said_no_room = true;
 }
 
-/* A database that was dropped leaves the registry and the list of the absent. `known` is older than `databases`: a new one is not in it. */
+/*
+ * A database that was dropped leaves the registry and the list of the absent.
+ * `known` is older than `databases`, so a new one is not taken for dropped.
+ */
 static void
 forget_dropped(const DatabaseDue *known, int n, const List *databases)
 {
@@ -365,7 +368,8 @@ poke(bool committed)
 	poke_at_commit = false;
 	if (!committed)
 		return;
-	(void) status_visit(MyDatabaseId);
+	if (!status_visit(MyDatabaseId))
+		status_ask_rescan();
 	status_wake_launcher();
 }
 

@@ -98,9 +98,7 @@ status_visit(Oid database)
 			entry->database = database;
 		}
 	}
-	if (entry == NULL)
-		shared->rescan = true;
-	else
+	if (entry != NULL)
 	{
 		entry->asked = true;
 		entry->not_before = 0;
@@ -386,6 +384,14 @@ status_wake_launcher(void)
 	proc = pid == 0 ? NULL : BackendPidGetProc(pid);
 	if (proc != NULL)
 		SetLatch(&proc->procLatch);
+}
+
+void
+status_ask_rescan(void)
+{
+	LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
+	shared->rescan = true;
+	LWLockRelease(&locks->lock);
 }
 
 bool

@@ -77,7 +77,8 @@ extern int	status_job_failed(Oid database, int job, TimestampTz now, const char 
 extern void status_launcher_is_me(void);
 /* Safe in a commit callback. */
 extern void status_wake_launcher(void);
-/* There was no room for somebody since the last call: look at every database again. */
+/* Look at every database again, for somebody who found no room. Safe in a commit callback. */
+extern void status_ask_rescan(void);
 extern bool status_take_rescan(void);
 
 #endif							/* DISTSYS_STATUS_H */
