@@ -14,6 +14,7 @@
 #include "core/stats.h"
 #include "core/xact.h"
 #include "store/catalog.h"
+#include "store/sequencer.h"
 #include "worker/launcher.h"
 
 DISTSYS_MODULE_MAGIC;
@@ -29,5 +30,6 @@ _PG_init(void)
 	shmem_init();
 	xact_init();
 	keylock_init();
+	sequencer_init();
 	catalog_init();
 }

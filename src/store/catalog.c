@@ -35,6 +35,7 @@ static const char *const names[CATALOG_COUNT] = {
 	[TABLE_OUTBOX_RETRY] = "outbox_retry",
 	[TABLE_OUTBOX_DEAD_LETTER] = "outbox_dead_letter",
 	[TABLE_OUTBOX_SETTLED] = "outbox_settled",
+	[TABLE_OUTBOX_RETAINED] = "outbox_retained",
 	[SEQUENCE_TOKEN] = "token_counter",
 	[SEQUENCE_POSITION] = "position_counter",
 	[SEQUENCE_RECEIPT] = "receipt_counter",

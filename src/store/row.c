@@ -502,6 +502,19 @@ row_scan_begin(Relation rel, int nprefix, const Datum *prefix, const int64 *afte
 	return scan;
 }
 
+RowScan *
+row_scan_begin_above(Relation rel, Datum above)
+{
+	RowScan    *scan = palloc0(sizeof(RowScan));
+
+	Assert(shape_of(rel)->typid[0] == TEXTOID);
+	scan->snapshot = latest_snapshot();
+	ScanKeyInit(&scan->read.keys[0], 1, BTGreaterStrategyNumber, F_TEXT_GT, above);
+	scan->read.keys[0].sk_collation = C_COLLATION_OID;
+	index_read_begin(&scan->read, rel, SnapshotAny, above != (Datum) 0);
+	return scan;
+}
+
 HeapTuple
 row_scan_next(RowScan *scan)
 {

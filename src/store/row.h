@@ -64,6 +64,8 @@ extern void row_make_durable(HeapTuple tuple);
  */
 typedef struct RowScan RowScan;
 extern RowScan *row_scan_begin(Relation rel, int nprefix, const Datum *prefix, const int64 *after);
+/* The same from the first key column (text) on: rows whose value is greater than `above` (0: all rows). */
+extern RowScan *row_scan_begin_above(Relation rel, Datum above);
 extern HeapTuple row_scan_next(RowScan *scan);
 /* Is the version just returned visible to the caller's own active snapshot too? */
 extern bool row_scan_caller_sees(RowScan *scan);

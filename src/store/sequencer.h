@@ -12,9 +12,24 @@
 
 #include "store/row.h"
 
+/* Columns of outbox_event_log; their names are the ones that Debezium's outbox event router reads. */
+enum
+{
+	EVENT_TOPIC = 1,			/* aggregatetype */
+	EVENT_POSITION,
+	EVENT_ID,
+	EVENT_TYPE,
+	EVENT_KEY,					/* aggregateid */
+	EVENT_PAYLOAD,
+	EVENT_BODY,
+	EVENT_HEADERS,
+	EVENT_OCCURRED_AT,
+	EVENT_NATTS = EVENT_OCCURRED_AT
+};
+
 /*
  * Appends a row for outbox_event to the transaction's pending list; values are all columns,
- * column 2 (position) is filled at PRE_COMMIT; values must be detoasted. 55000 after the flush of this transaction.
+ * EVENT_POSITION is filled at PRE_COMMIT; values must be detoasted. 55000 after the flush of this transaction.
  */
 extern void sequencer_append(const Datum *values, const bool *nulls);
 /*
@@ -22,6 +37,8 @@ extern void sequencer_append(const Datum *values, const bool *nulls);
  * Must be called before the scan's snapshot is taken (row_scan_begin).
  */
 extern int64 sequencer_settle(void);
+/* Notes a settled bound in outbox_settled, where standbys and readers whose wait timed out find it. Needs a transaction that may write; now and then only. */
+extern void sequencer_record(int64 settled);
 /* Waits for publishers in their commit and keeps others out to the end of this transaction (all tags, Exclusive). */
 extern void sequencer_stop(void);
 extern void sequencer_init(void);

@@ -281,7 +281,7 @@ raise_epoch(int64 by, const char *command)
 	HeapTuple	row;
 	TokenState	next;
 
-	/* sequencer_stop() */
+	sequencer_stop();
 	state_tag(&tag);
 	(void) keylock_wait(&tag, ExclusiveLock, KEYLOCK_FOR_EVER);
 	row = row_read_locked(rel, &key);

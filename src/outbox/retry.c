@@ -1,0 +1,147 @@
+/*
+ * retry.c: table outbox_retry, one row per (topic, group, position), see
+ * retry.h. A row stays while the event is in flight again and goes when that is acknowledged.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "utils/datum.h"
+
+#include "outbox/retry.h"
+#include "store/row.h"
+
+/* Key, state, then a copy of the event's columns without topic and position. */
+enum
+{
+	ATTR_TOPIC = 1,
+	ATTR_GROUP,
+	ATTR_POSITION,
+	ATTR_ATTEMPTS,
+	ATTR_NEXT_AT,
+	ATTR_REASON,
+	ATTR_EVENT,					/* EVENT_ID and what follows */
+	NATTS = ATTR_EVENT + EVENT_NATTS - EVENT_ID
+};
+
+static void
+from_row(Relation rel, HeapTuple row, OutboxEvent *event)
+{
+	event->values[EVENT_TOPIC - 1] = row_get(rel, row, ATTR_TOPIC, &event->nulls[EVENT_TOPIC - 1]);
+	event->values[EVENT_POSITION - 1] = row_get(rel, row, ATTR_POSITION, &event->nulls[EVENT_POSITION - 1]);
+	for (int column = EVENT_ID; column <= EVENT_NATTS; column++)
+		event->values[column - 1] = row_get(rel, row, ATTR_EVENT + column - EVENT_ID, &event->nulls[column - 1]);
+}
+
+static HeapTuple
+read_locked(Relation rel, Datum topic, const NameArg *group, int64 position)
+{
+	Datum		key[3] = {topic, group->datum, Int64GetDatum(position)};
+
+	return row_read_locked(rel, key);
+}
+
+void
+retry_put(const NameArg *group, const OutboxEvent *event, int32 attempts, TimestampTz next_at, Datum reason)
+{
+	Relation	rel = row_open_write(TABLE_OUTBOX_RETRY, "outbox_nack()");
+	HeapTuple	old = read_locked(rel, event->values[EVENT_TOPIC - 1], group, event_position(event));
+	Datum		values[NATTS];
+	bool		nulls[NATTS] = {false};
+	bool		replace[NATTS] = {false, false, false, true, true, true};
+
+	values[ATTR_TOPIC - 1] = event->values[EVENT_TOPIC - 1];
+	values[ATTR_GROUP - 1] = group->datum;
+	values[ATTR_POSITION - 1] = event->values[EVENT_POSITION - 1];
+	values[ATTR_ATTEMPTS - 1] = Int32GetDatum(attempts);
+	values[ATTR_NEXT_AT - 1] = TimestampTzGetDatum(next_at);
+	values[ATTR_REASON - 1] = reason;
+	nulls[ATTR_REASON - 1] = reason == (Datum) 0;
+	for (int column = EVENT_ID; column <= EVENT_NATTS; column++)
+	{
+		values[ATTR_EVENT + column - EVENT_ID - 1] = event->values[column - 1];
+		nulls[ATTR_EVENT + column - EVENT_ID - 1] = event->nulls[column - 1];
+	}
+	if (old == NULL)
+		row_insert(rel, values, nulls);
+	else
+		row_update(rel, old, values, nulls, replace);
+	row_close(rel);
+}
+
+bool
+retry_read(const NameArg *topic, const NameArg *group, int64 position, OutboxEvent *event)
+{
+	Relation	rel = row_open_read(TABLE_OUTBOX_RETRY);
+	HeapTuple	row = read_locked(rel, topic->datum, group, position);
+
+	if (row != NULL)
+		from_row(rel, row, event);
+	row_close(rel);
+	return row != NULL;
+}
+
+void
+retry_delete(const NameArg *topic, const NameArg *group, int64 position)
+{
+	Relation	rel = row_open_write(TABLE_OUTBOX_RETRY, "outbox_ack()");
+	HeapTuple	row = read_locked(rel, topic->datum, group, position);
+
+	if (row != NULL)
+		row_delete(rel, row);
+	row_close(rel);
+}
+
+void
+retry_delete_all(const NameArg *topic, const NameArg *group)
+{
+	Relation	rel = row_open_write(TABLE_OUTBOX_RETRY, "outbox_seek()");
+	Datum		prefix[2] = {topic->datum, group->datum};
+	RowScan    *scan = row_scan_begin(rel, 2, prefix, NULL);
+	HeapTuple	row;
+
+	while ((row = row_scan_next(scan)) != NULL)
+		row_delete(rel, row);
+	row_scan_end(scan);
+	row_close(rel);
+}
+
+static void
+copy_event(OutboxEvent *event, Relation rel)
+{
+	for (int column = 1; column <= EVENT_NATTS; column++)
+	{
+		int			attnum = column == EVENT_TOPIC ? ATTR_TOPIC :
+			column == EVENT_POSITION ? ATTR_POSITION : ATTR_EVENT + column - EVENT_ID;
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
+
+		if (!event->nulls[column - 1])
+			event->values[column - 1] = datumCopy(event->values[column - 1], att->attbyval, att->attlen);
+	}
+}
+
+int
+retry_due(const NameArg *topic, const NameArg *group, TimestampTz now, int max,
+		  bool (*skip) (int64 position, void *arg), void *arg, RetryEntry *entries)
+{
+	Relation	rel = row_open_read(TABLE_OUTBOX_RETRY);
+	Datum		prefix[2] = {topic->datum, group->datum};
+	RowScan    *scan = row_scan_begin(rel, 2, prefix, NULL);
+	HeapTuple	row;
+	int			n = 0;
+
+	while (n < max && (row = row_scan_next(scan)) != NULL)
+	{
+		RetryEntry *entry = &entries[n];
+
+		entry->next_at = DatumGetTimestampTz(row_get(rel, row, ATTR_NEXT_AT, NULL));
+		if (entry->next_at > now || skip(DatumGetInt64(row_get(rel, row, ATTR_POSITION, NULL)), arg))
+			continue;
+		entry->attempts = DatumGetInt32(row_get(rel, row, ATTR_ATTEMPTS, NULL));
+		from_row(rel, row, &entry->event);
+		copy_event(&entry->event, rel);
+		n++;
+	}
+	row_scan_end(scan);
+	row_close(rel);
+	return n;
+}
