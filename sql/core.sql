@@ -21,6 +21,15 @@ CREATE FUNCTION distsys.version(OUT library text, OUT extension text) RETURNS re
     AS $$ SELECT distsys._library_version(), e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'distsys' $$;
 COMMENT ON FUNCTION distsys.version() IS 'Version of the loaded library and of the SQL objects in this database. They differ between the installation of new files and ALTER EXTENSION distsys UPDATE; the library serves the SQL of the version before.';
 
+-- Counters in shared memory.
+CREATE FUNCTION distsys._stats(OUT domain text, OUT object text, OUT metric text, OUT value bigint, OUT since timestamptz) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'distsys__stats';
+COMMENT ON FUNCTION distsys._stats() IS 'Internal: rows of the view distsys.stats.';
+
+CREATE VIEW distsys.stats AS
+    SELECT s.domain, s.object, s.metric, s.value, s.since FROM distsys._stats() s;
+COMMENT ON VIEW distsys.stats IS 'Counters of this database in long form: value counts since `since`, at the latest since the server started. object is a policy, topic or group, NULL for the whole domain. Counted when decided, also when the transaction rolls back. Empty unless the library is in shared_preload_libraries.';
+
 -- The trigger that makes configuration tables ordinary SQL: DML on them empties the C caches of every session.
 CREATE FUNCTION distsys._config_changed() RETURNS trigger
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys__config_changed';
@@ -55,4 +64,5 @@ INSERT INTO distsys.access_object (profile, kind, name)
     SELECT p, 'routine', r
     FROM pg_catalog.unnest(ARRAY['app', 'consumer', 'config', 'operator', 'monitor']) p,
          pg_catalog.unnest(ARRAY['version', '_library_version']) r;
+INSERT INTO distsys.access_object (profile, kind, name) VALUES ('monitor', 'view', 'stats'), ('monitor', 'routine', '_stats');
 

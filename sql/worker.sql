@@ -1,6 +1,6 @@
 
 -- ---------------------------------------------------------------------------
--- worker: housekeeping and counters
+-- worker: housekeeping
 -- ---------------------------------------------------------------------------
 
 CREATE FUNCTION distsys.maintain(OUT job text, OUT rows_removed bigint, OUT elapsed interval, OUT error text) RETURNS SETOF record
@@ -18,14 +18,6 @@ CREATE VIEW distsys.worker_jobs AS
     FROM distsys._worker_jobs() j;
 COMMENT ON VIEW distsys.worker_jobs IS 'The housekeeping jobs of this database, one row each, since the server started. NULL from last_started_at on: no worker looks after this database (the library is not in shared_preload_libraries, distsys.worker_enabled is off, this is a standby, or the launcher has not been here yet). last_error stays after the next success; consecutive_failures goes back to 0.';
 
-CREATE FUNCTION distsys._stats(OUT domain text, OUT object text, OUT metric text, OUT value bigint, OUT since timestamptz) RETURNS SETOF record
-    LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'distsys__stats';
-COMMENT ON FUNCTION distsys._stats() IS 'Internal: rows of the view distsys.stats.';
-
-CREATE VIEW distsys.stats AS
-    SELECT s.domain, s.object, s.metric, s.value, s.since FROM distsys._stats() s;
-COMMENT ON VIEW distsys.stats IS 'Counters of this database in long form: value counts since `since`, at the latest since the server started. object is a policy, topic or group, NULL for the whole domain. Counted when decided, also when the transaction rolls back. Empty unless the library is in shared_preload_libraries.';
-
 CREATE FUNCTION distsys._poke() RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'distsys__poke';
 COMMENT ON FUNCTION distsys._poke() IS 'Internal: has the launcher look at this database when this transaction commits. Called by the install script; false without shared_preload_libraries.';
@@ -35,8 +27,6 @@ INSERT INTO distsys.access_object (profile, kind, name) VALUES
     ('operator', 'view', 'worker_jobs'),
     ('operator', 'routine', '_worker_jobs'),
     ('monitor', 'view', 'worker_jobs'),
-    ('monitor', 'routine', '_worker_jobs'),
-    ('monitor', 'view', 'stats'),
-    ('monitor', 'routine', '_stats');
+    ('monitor', 'routine', '_worker_jobs');
 
 SELECT distsys._poke();

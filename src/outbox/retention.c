@@ -17,8 +17,6 @@
 #include "store/row.h"
 #include "store/sequencer.h"
 
-#define SLICE_ROWS 500
-
 /* What may be removed of one topic. */
 typedef struct Horizon
 {
@@ -95,14 +93,14 @@ outbox_retention(JobSlice *slice)
 	bool		found = next_topic(rel, NULL, &topic);
 
 	slice->rows_removed = 0;
-	while (found && slice->rows_removed < SLICE_ROWS)
+	while (found && slice->rows_removed < slice->max_rows)
 	{
-		slice->rows_removed += trim_topic(rel, &topic, now, SLICE_ROWS - slice->rows_removed);
+		slice->rows_removed += trim_topic(rel, &topic, now, slice->max_rows - slice->rows_removed);
 		found = next_topic(rel, &topic, &topic);
 	}
 	row_close(rel);
 	slice->block = 0;
-	slice->more = slice->rows_removed >= SLICE_ROWS;
+	slice->more = slice->rows_removed >= slice->max_rows;
 }
 
 void
