@@ -28,9 +28,16 @@ SELECT count(*) AS locks_left FROM pg_locks WHERE pid = pg_backend_pid() AND loc
 SELECT status FROM distsys.idempotency_begin('worker', 'k', sha256('x'));
 SELECT distsys.rate_limit_create('worker_limit', quota => 5, period => '1 min');
 SELECT allowed FROM distsys.rate_limit_take('worker_limit', 'k');
-SELECT job, error FROM distsys.maintain() WHERE job IN ('idempotency_expire', 'rate_limit_sweep');
+SELECT distsys.outbox_topic_create('worker_topic', retention => '1 hour');
+SELECT distsys.outbox_publish('worker_topic', 'e', '{}') IS NOT NULL AS published;
+SELECT job, error FROM distsys.maintain();
+SELECT count(*) FROM distsys.outbox_read('worker_topic');
 SET distsys.clock_offset = '25 h';
-SELECT job, rows_removed >= 1 AS removed, error FROM distsys.maintain() WHERE job IN ('idempotency_expire', 'rate_limit_sweep');
+SET distsys.max_keys_per_transaction = 20000;
+SELECT job, rows_removed >= 1 AS removed, error FROM distsys.maintain() WHERE job NOT IN ('lease_sweep', 'outbox_settle');
+RESET distsys.max_keys_per_transaction;
+SELECT count(*) FROM distsys.outbox_read('worker_topic');
+SELECT distsys.outbox_topic_drop('worker_topic');
 SELECT count(*) FROM distsys.idempotency_get('worker', 'k');
 SELECT count(*) FROM distsys.rate_limit_bucket WHERE policy = 'worker_limit';
 RESET distsys.clock_offset;

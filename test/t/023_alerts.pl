@@ -16,7 +16,6 @@ $node->init;
 $node->append_conf('postgresql.conf', q{
 shared_preload_libraries = 'distsys'
 distsys.worker_speedup = 100
-distsys.clock_offset = '0'
 });
 $node->start;
 $node->safe_psql('postgres', q{
@@ -46,8 +45,7 @@ ok($node->poll_query_until('postgres', 'SELECT max(consecutive_failures) >= 3 FR
 like(alert(1), qr/^postgres\|lease_sweep\|/, 'alert 1: the failing job');
 system_setting("distsys.worker_fail_job = ''");
 
-system_setting("distsys.clock_offset = '2min'");
-ok($node->poll_query_until('postgres', 'SELECT lag_time > interval \'1 min\' FROM distsys.outbox_groups'), 'time passes');
+sql("UPDATE distsys.outbox_event_log SET occurred_at = occurred_at - interval '2 min'");
 like(alert(2), qr/^t\|g\|1\|/, 'alert 2: the consumer does not keep up');
 sql("SELECT distsys.outbox_nack('t', 'g', ARRAY(SELECT receipt FROM distsys.outbox_fetch('t', 'g', 'm')))");
 is(alert(3), 't|g|1', 'alert 3: an event was given up');
