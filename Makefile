@@ -37,3 +37,7 @@ META.json: META.json.in distsys.control
 
 # Every object depends on every header: the house is small enough for a full rebuild.
 $(OBJS): $(wildcard src/*.h src/*/*.h)
+
+.PHONY: lint
+lint: all
+	PG_CONFIG=$(PG_CONFIG) script/lint

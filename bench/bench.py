@@ -129,7 +129,10 @@ class Server:
         if os.geteuid() == 0:
             command = ["runuser", "-u", self.user, "--", *command]
         kw.setdefault("cwd", self.dir)
-        return subprocess.run(command, check=True, text=True, capture_output=True, **kw).stdout
+        done = subprocess.run(command, text=True, capture_output=True, **kw)
+        if done.returncode != 0:
+            raise RuntimeError(f"{program} failed: {done.stderr.strip()}")
+        return done.stdout
 
     def start(self):
         self.run("initdb", "-D", f"{self.dir}/data", "-A", "trust", "-U", "bench", "--no-sync")
@@ -146,7 +149,7 @@ class Server:
 
     def sql(self, text):
         return self.run("psql", "-X", "-q", "-A", "-t", "-h", str(self.dir), "-U", "bench", "-d", "postgres",
-                        "-v", "ON_ERROR_STOP=1", "-c", text)
+                        "-v", "ON_ERROR_STOP=1", "-f", "-", input=text)
 
     def pgbench(self, script, clients, seconds):
         path = self.dir / "script.sql"
@@ -187,7 +190,7 @@ def hot_share(server):
 def renewals(server, n):
     server.sql(f"""DO $$ DECLARE t bigint; BEGIN
         SELECT token INTO t FROM distsys.lease_acquire('hot', 'bench', '15 min'); COMMIT;
-        FOR i IN 1..{n} LOOP PERFORM distsys.lease_renew('hot', t); IF i % 1 = 0 THEN COMMIT; END IF; END LOOP; END $$""")
+        FOR i IN 1..{n} LOOP PERFORM distsys.lease_renew('hot', t); COMMIT; END LOOP; END $$""")
 
 
 def main():
