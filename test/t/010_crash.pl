@@ -41,13 +41,13 @@ for my $round (1 .. $rounds)
 	$highest_token = $lease;
 	$durable_lease{"l$round"} = $lease;
 
-	my $claim = q1("SELECT token FROM distsys.idempotency_begin('s', 'k$round', sha256('x'))");
+	my $claim = q1("SELECT token FROM distsys.idempotency_begin('s', 'k$round', sha256('x'), ttl => '1 h')");
 	$rising &&= $claim > $highest_token;
 	$highest_token = $claim;
 	$durable_claim{"k$round"} = $claim;
 
 	# events: some are read before the crash, some are not
-	q1("SELECT distsys.outbox_publish('t', 'e', '{}')") for 1 .. 3;
+	q1("SELECT distsys.outbox_publish('t', 'e', '{}'); " x 3);
 	for my $row (split /\n/, q1("SELECT position, id FROM distsys.outbox_read('t', $cursor)"))
 	{
 		my ($position, $id) = split /\|/, $row;
@@ -55,7 +55,7 @@ for my $round (1 .. $rounds)
 		$cursor = $position;
 		$seen{$id} = $position;
 	}
-	q1("SELECT distsys.outbox_publish('t', 'e', '{}')") for 1 .. 2;
+	q1("SELECT distsys.outbox_publish('t', 'e', '{}'); " x 2);
 
 	$node->stop('immediate');
 	$node->start;
@@ -65,14 +65,11 @@ for my $round (1 .. $rounds)
 	# nothing that the cursor has not delivered may stand at or below it
 	for my $id (keys %now) { $unskipped &&= $seen{$id} || $now{$id} > $cursor }
 
-	for my $name (keys %durable_lease)
-	{
-		$leases &&= q1("SELECT live AND token = $durable_lease{$name} FROM distsys.leases WHERE name = '$name'") eq 't';
-	}
-	for my $key (keys %durable_claim)
-	{
-		$claims &&= q1("SELECT status FROM distsys.idempotency_begin('s', '$key', sha256('x'))") eq 'in_progress';
-	}
+	my $held = join ',', map { "('$_', $durable_lease{$_})" } keys %durable_lease;
+	$leases &&= q1("SELECT bool_and(l.live AND l.token = h.token) FROM (VALUES $held) h (name, token) LEFT JOIN distsys.leases l USING (name)") eq 't';
+	my $claimed = join ',', map { "('$_')" } keys %durable_claim;
+	$claims &&= q1("SELECT bool_and(b.status = 'in_progress') FROM (VALUES $claimed) c (key),"
+		  . " LATERAL distsys.idempotency_begin('s', c.key, sha256('x')) b") eq 't';
 }
 
 ok($rising,    "tokens rise over $rounds crashes, rolled-back ones too");

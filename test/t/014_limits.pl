@@ -49,7 +49,10 @@ ok_sql('CLUSTER distsys.rate_limit_bucket USING rate_limit_bucket_pkey');
 is($psql->query_safe($take), "2\nt", 'after CLUSTER');
 ok_sql('TRUNCATE distsys.rate_limit_bucket');
 is($psql->query_safe($take), "5\nt", 'after TRUNCATE: a new bucket');
-is($psql->query_safe("SET ignore_system_indexes = on; $take"), "4\nt", 'with ignore_system_indexes');
+{
+	local $ENV{PGOPTIONS} = '-c ignore_system_indexes=on';
+	is(ok_sql($take), "4\nt", 'with ignore_system_indexes');
+}
 
 # --- indexes that somebody added
 ok_sql('CREATE INDEX extra ON distsys.rate_limit_bucket (updated_at)');
