@@ -363,7 +363,7 @@ sequencer_record(int64 settled)
 	row = row_read_locked(rel, &values[ATTR_SINGLETON - 1]);
 	due = row == NULL ||
 		(DatumGetInt64(row_get(rel, row, ATTR_POSITION, NULL)) < settled &&
-		 Abs(now - DatumGetTimestampTz(row_get(rel, row, ATTR_SETTLED_AT, NULL))) >= RECORD_INTERVAL_US);
+		 llabs((long long) (now - DatumGetTimestampTz(row_get(rel, row, ATTR_SETTLED_AT, NULL)))) >= RECORD_INTERVAL_US);
 	if (!due)
 	{
 		row_close_unwritten(rel);
