@@ -312,6 +312,8 @@ follow_version(Relation rel, ItemPointer tid, TransactionId *expected_xmin, Heap
 	ItemId		item = NULL;
 	Page		page;
 
+	/* as an index scan does: without it a hot row's page fills up and updates stop being HOT */
+	heap_page_prune_opt(rel, buffer);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
 	if (offset <= PageGetMaxOffsetNumber(page))
