@@ -65,11 +65,11 @@ keylock_tag_num(LOCKTAG *tag, KeylockSpace space, const char *name, int len, int
 
 /* Makes room for one more held lock: before it is taken, since this can fail. */
 static void
-reserve(void)
+reserve(const LOCKTAG *tag, LOCKMODE mode)
 {
 	int			level = GetCurrentTransactionNestLevel();
 
-	if (held >= guc_max_keys_per_transaction)
+	if (held >= guc_max_keys_per_transaction && !LockHeldByMe(tag, mode, false))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("transaction uses more than %d keys", guc_max_keys_per_transaction),
@@ -104,7 +104,7 @@ keylock_try(const LOCKTAG *tag, LOCKMODE mode)
 {
 	LockAcquireResult result;
 
-	reserve();
+	reserve(tag, mode);
 	result = LockAcquire(tag, mode, false, true);
 	if (result == LOCKACQUIRE_OK)
 		held++;
