@@ -14,7 +14,7 @@ COMMENT ON FUNCTION distsys.lock_name(text, bigint) IS 'The two-key form of a lo
 
 CREATE FUNCTION distsys.xact_lock(name text, wait interval DEFAULT NULL) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_xact_lock';
-COMMENT ON FUNCTION distsys.xact_lock(text, interval) IS 'Locks a name to the end of the (sub)transaction. true: locked; false: wait elapsed. wait: NULL = as long as it takes (lock_timeout applies, 55P03), ''0'' = do not wait. Does not exclude against pg_advisory_xact_lock(distsys.lock_key(name)). 40001 in REPEATABLE READ and SERIALIZABLE when the lock had to be waited for: the snapshot may be older than the last holder''s commit; lock before BEGIN or use READ COMMITTED.';
+COMMENT ON FUNCTION distsys.xact_lock(text, interval) IS 'Locks a name to the end of the (sub)transaction. true: locked; false: wait elapsed. wait: NULL = as long as it takes (lock_timeout applies, 55P03), ''0'' = do not wait. Standby: 25006. Does not exclude against pg_advisory_xact_lock(distsys.lock_key(name)). 40001 in REPEATABLE READ and SERIALIZABLE when the lock had to be waited for: the snapshot may be older than the last holder''s commit; lock before BEGIN or use READ COMMITTED.';
 
 CREATE FUNCTION distsys.session_lock(name text, wait interval DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_session_lock';
@@ -138,21 +138,19 @@ COMMENT ON FUNCTION distsys.token_advance(bigint) IS 'Makes sure that every late
 -- What is locked ------------------------------------------------------------
 
 CREATE VIEW distsys.locks AS
-    WITH held AS (
-        SELECT l.objsubid AS space, (l.classid::bigint << 32) | l.objid::bigint AS lock_id, l.mode, l.granted, l.pid, l.waitstart
-        FROM pg_catalog.pg_locks l
-        WHERE l.locktype = 'advisory' AND l.objsubid BETWEEN 16 AND 28
-          AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-    )
     SELECT CASE h.space WHEN 16 THEN 'xact' WHEN 17 THEN 'session' WHEN 18 THEN 'lease' WHEN 19 THEN 'lease grant' WHEN 20 THEN 'fence'
                         WHEN 21 THEN 'token state' WHEN 22 THEN 'idempotency' WHEN 23 THEN 'rate limit' WHEN 24 THEN 'sequencer'
                         WHEN 25 THEN 'outbox group' WHEN 26 THEN 'outbox settled' WHEN 27 THEN 'configuration' ELSE 'worker' END AS kind,
-           CASE h.space WHEN 18 THEN (SELECT g.name FROM distsys.lease_grant g WHERE distsys._lock_id(18, g.name) = h.lock_id LIMIT 1)
-                        WHEN 20 THEN (SELECT f.resource FROM distsys.fence f WHERE distsys._lock_id(20, f.resource) = h.lock_id LIMIT 1)
-           END AS name,
-           h.lock_id, h.mode, h.granted, h.pid, a.usename, a.application_name, a.client_addr, a.state, a.xact_start,
+           n.name, h.lock_id, h.mode, h.granted, h.pid, a.usename, a.application_name, a.client_addr, a.state, a.xact_start,
            h.waitstart AS waiting_since
-    FROM held h LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = h.pid;
+    FROM (SELECT l.objsubid::int AS space, (l.classid::bigint << 32) | l.objid::bigint AS lock_id, l.mode, l.granted, l.pid, l.waitstart
+          FROM pg_catalog.pg_locks l
+          WHERE l.locktype = 'advisory' AND l.objsubid BETWEEN 16 AND 28
+            AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())) h
+    LEFT JOIN (SELECT 18 AS space, distsys._lock_id(18, g.name) AS lock_id, g.name FROM distsys.lease_grant g WHERE g.slot = 0
+               UNION ALL
+               SELECT 20, distsys._lock_id(20, f.resource), f.resource FROM distsys.fence f) n ON n.space = h.space AND n.lock_id = h.lock_id
+    LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = h.pid;
 COMMENT ON VIEW distsys.locks IS 'Key locks of this database that are held or waited for. kind lease: RowExclusive = a pin (lease_assert) or a heartbeat, Exclusive = a grant not committed yet. name is known for leases and fences; for xact and session locks compare lock_id with distsys._lock_id(16, name) or (17, name).';
 
 INSERT INTO distsys.access_object (profile, kind, name) VALUES

@@ -105,6 +105,8 @@ distsys_xact_lock(PG_FUNCTION_ARGS)
 	int64		wait_us = arg_wait(fcinfo, 1);
 	LOCKTAG		tag;
 
+	/* a standby's locks are its own: nobody on the primary would be kept out */
+	PreventCommandDuringRecovery("xact_lock()");
 	PreventCommandIfParallelMode("xact_lock()");
 	keylock_tag(&tag, KEYLOCK_XACT, name.data, name.len);
 	if (keylock_try(&tag, ExclusiveLock))
@@ -132,13 +134,15 @@ static int	max_session_locks = 0;
 static void
 reserve_session_lock(void)
 {
+	int			size = Max(8, max_session_locks * 2);
+
 	if (nsession_locks < max_session_locks)
 		return;
-	max_session_locks = Max(8, max_session_locks * 2);
 	if (session_locks == NULL)
-		session_locks = MemoryContextAlloc(TopMemoryContext, max_session_locks * sizeof(SessionLock));
+		session_locks = MemoryContextAlloc(TopMemoryContext, size * sizeof(SessionLock));
 	else
-		session_locks = repalloc(session_locks, max_session_locks * sizeof(SessionLock));
+		session_locks = repalloc(session_locks, size * sizeof(SessionLock));
+	max_session_locks = size;
 }
 
 static int

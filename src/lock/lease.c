@@ -10,7 +10,8 @@
  * Nobody ever waits in the queue of NAME: a queued Exclusive would make every
  * later pin and heartbeat of the live holder queue behind it. A waiting acquire sleeps
  * while the lease is live, and waits for the pinning transactions themselves
- * when only pins are in the way.
+ * when only pins are in the way. A holder whose pin is refused looks whether his
+ * lease is live: if so, an acquire that came too late lets go of NAME in a moment.
  *
  * Order: table, NAME, GRANT. Rollback gives everything back, row and locks. A
  * crash takes back nothing that was committed, whatever synchronous_commit
@@ -39,6 +40,12 @@
 /* A waiting acquire looks again after this long, doubling, with jitter. */
 #define POLL_FIRST (10 * MILLISECONDS)
 #define POLL_LAST (100 * MILLISECONDS)
+
+/* A holder tries his pin again after this long while an acquire that came too late has the name. */
+#define PIN_RETRY (1 * MILLISECONDS)
+
+/* Two clocks that are read one after the other, and slewed, tell the same time. */
+#define CLOCK_AGREES (100 * MILLISECONDS)
 
 /* A dead row is kept this long: the next acquire of the name updates it in place. */
 #define SWEEP_AFTER (60 * SECONDS)
@@ -90,7 +97,10 @@ lease_from_row(Relation rel, HeapTuple row, const ClockReading *now, Lease *leas
 		lease->token >= token_lease_floor();
 	if (!lease->live)
 		lease->left_us = 0;
-	lease->expires_at = lease->live ? now->wall + lease->left_us : lease->deadline.wall;
+	lease->expires_at = lease->deadline.wall;
+	/* somebody has set the wall clock since */
+	if (lease->live && Abs(now->wall + lease->left_us - lease->deadline.wall) > CLOCK_AGREES)
+		lease->expires_at = now->wall + lease->left_us;
 }
 
 static void
@@ -194,6 +204,21 @@ write_grant(Relation rel, HeapTuple old, const NameArg *name, const NameArg *own
 	xact_require_durable(true);
 }
 
+/* Takes NAME in Exclusive, or says who is in the way: pins, or a grant that is not committed yet. */
+static bool
+lock_name(const LOCKTAG *tag, LeaseReason *why)
+{
+	if (keylock_try(tag, ExclusiveLock))
+		return true;
+	*why = LEASE_HELD;
+	if (!keylock_try(tag, RowExclusiveLock))
+		return false;
+	keylock_release(tag, RowExclusiveLock);
+	*why = LEASE_PINNED;
+	/* whoever had it alone has let go, or there are pins */
+	return keylock_try(tag, ExclusiveLock);
+}
+
 /* The lease looks free: takes NAME, looks again, grants. */
 static LeaseReason
 lock_and_grant(Relation rel, const LOCKTAG *tag, const NameArg *name, const NameArg *owner, int64 ttl_us, Lease *lease)
@@ -201,17 +226,16 @@ lock_and_grant(Relation rel, const LOCKTAG *tag, const NameArg *name, const Name
 	Datum		key[2];
 	HeapTuple	old;
 	ClockReading now;
+	LeaseReason why;
 
-	if (!keylock_try(tag, ExclusiveLock))
+	if (!lock_name(tag, &why))
 	{
 		/* the winner may have committed since we looked */
 		if (read_latest(rel, name, lease) && lease->live)
 			return LEASE_HELD;
-		lease->owner = (Datum) 0;
-		if (!keylock_try(tag, RowExclusiveLock))
-			return LEASE_HELD;	/* by a grant that is not committed yet */
-		keylock_release(tag, RowExclusiveLock);
-		return LEASE_PINNED;
+		if (why == LEASE_HELD)
+			lease->owner = (Datum) 0;
+		return why;
 	}
 
 	row_key_of(name, key);
@@ -299,6 +323,8 @@ lease_acquire(const NameArg *name, const NameArg *owner, int64 ttl_us, int64 wai
 
 /* ---- what a holder does ---- */
 
+static const char no_such_lease[] = "It was never granted, or has been dead for long.";
+
 static void
 raise_not_held(const NameArg *name, const char *why)
 {
@@ -334,6 +360,36 @@ check_role(const NameArg *name, Oid role)
 }
 
 /*
+ * Keeps a takeover out to the end of the (sub)transaction. NULL, or the reason why token is not the live grant.
+ *
+ * Who has NAME alone while the grant is live looked too late and lets go as
+ * soon as he has looked again (or has taken another name with the same hash): that is waited for.
+ */
+static const char *
+pin(Relation rel, const NameArg *name, int64 token)
+{
+	TimestampTz until = GetCurrentTimestamp() + (int64) guc_max_function_wait * MILLISECONDS;
+	LOCKTAG		tag;
+
+	name_tag(&tag, name);
+	while (!keylock_try(&tag, RowExclusiveLock))
+	{
+		Lease		lease;
+		const char *why = read_latest(rel, name, &lease) ? why_not_held(&lease, token) : no_such_lease;
+
+		if (why != NULL)
+			return why;
+		if (GetCurrentTimestamp() >= until)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("lease \"%s\" is locked by another transaction", name_cstring(*name)),
+					 errhint("Retry.")));
+		wait_sleep(PIN_RETRY, WAIT_LEASE);
+	}
+	return NULL;
+}
+
+/*
  * Locks the grant for writing and reads it. Returns the row, or NULL with
  * *why when token is not the live grant.
  */
@@ -344,12 +400,9 @@ lock_grant(Relation rel, const NameArg *name, int64 token, Lease *lease, ClockRe
 	Datum		key[2];
 	HeapTuple	row;
 
-	name_tag(&tag, name);
-	if (!keylock_try(&tag, RowExclusiveLock))
-	{
-		*why = "Another session is taking it over.";
+	*why = pin(rel, name, token);
+	if (*why != NULL)
 		return NULL;
-	}
 	grant_tag(&tag, name, token);
 	if (!keylock_wait(&tag, ExclusiveLock, (int64) guc_max_function_wait * MILLISECONDS))
 		ereport(ERROR,
@@ -362,7 +415,7 @@ lock_grant(Relation rel, const NameArg *name, int64 token, Lease *lease, ClockRe
 	*now = clock_read();
 	if (row == NULL)
 	{
-		*why = "It was never granted, or has been dead for long.";
+		*why = no_such_lease;
 		return NULL;
 	}
 	lease_from_row(rel, row, now, lease);
@@ -469,19 +522,17 @@ void
 lease_assert(const NameArg *name, int64 token, int64 min_remaining_us)
 {
 	Relation	rel;
-	LOCKTAG		tag;
-	Lease		lease;
+	Lease		lease = {0};
 	const char *why;
 
 	PreventCommandDuringRecovery("lease_assert()");
+	/* a pin of a parallel worker would end with the worker */
+	PreventCommandIfParallelMode("lease_assert()");
 	rel = row_open_read(TABLE_LEASE);
-	name_tag(&tag, name);
-	if (!keylock_try(&tag, RowExclusiveLock))
-		raise_not_held(name, "Another session is taking it over.");
-	if (!read_latest(rel, name, &lease))
-		raise_not_held(name, "It was never granted, or has been dead for long.");
+	why = pin(rel, name, token);
+	if (why == NULL)
+		why = read_latest(rel, name, &lease) ? why_not_held(&lease, token) : no_such_lease;
 	row_close(rel);
-	why = why_not_held(&lease, token);
 	if (why == NULL && lease.left_us < min_remaining_us)
 		why = psprintf("It has %.3f s left, %.3f s were asked for.", lease.left_us / 1e6, min_remaining_us / 1e6);
 	if (why != NULL)

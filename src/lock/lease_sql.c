@@ -7,6 +7,7 @@
 #include "compat.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
 #include "core/guc.h"
 #include "core/result.h"
@@ -105,7 +106,7 @@ distsys_lease_acquire(PG_FUNCTION_ARGS)
 	NameArg		name = arg_name(fcinfo, 0, "name", NAME_LONG);
 	NameArg		owner = arg_name(fcinfo, 1, "owner", NAME_LONG);
 	int64		ttl_us = arg_ttl(fcinfo, 2);
-	int64		wait_us = arg_function_wait(fcinfo, 3, "CALL distsys.lease_lock()");
+	int64		wait_us = arg_function_wait(fcinfo, 3, NULL);
 	int			mode = arg_word(fcinfo, 4, "mode", modes);
 	Lease		lease;
 	LeaseReason reason;
@@ -193,11 +194,13 @@ distsys__leases(PG_FUNCTION_ARGS)
 {
 	Relation	rel = row_open_read(TABLE_LEASE);
 	RowScan    *scan = row_scan_begin(rel, 0, NULL, NULL);
+	MemoryContext per_row = AllocSetContextCreate(CurrentMemoryContext, "distsys leases", ALLOCSET_SMALL_SIZES);
 	HeapTuple	row;
 
 	result_begin_set(fcinfo);
 	while ((row = row_scan_next(scan)) != NULL)
 	{
+		MemoryContext caller = MemoryContextSwitchTo(per_row);
 		ClockReading now = clock_read();
 		Lease		lease;
 		Datum		values[9];
@@ -215,6 +218,8 @@ distsys__leases(PG_FUNCTION_ARGS)
 		values[8] = Int64GetDatum(lease.token);
 		nulls[8] = !has_privs_of_role(GetUserId(), lease.role);
 		result_put(fcinfo, values, nulls);
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(per_row);
 	}
 	row_scan_end(scan);
 	row_close(rel);
