@@ -1,0 +1,91 @@
+-- Advisory helpers: names, locks of a transaction, locks of a session.
+\set VERBOSITY sqlstate
+
+-- any client can compute the key: the first 8 bytes of SHA-256, big-endian, signed
+SELECT distsys.lock_key('orders') = ('x' || encode(substr(sha256('orders'), 1, 8), 'hex'))::bit(64)::bigint AS same,
+       distsys.lock_key('orders') AS orders, distsys.lock_key(repeat('x', 255)) AS longest;
+SELECT distsys.lock_name('account', 42), distsys.lock_name('a', -1), distsys.lock_name('a:1', 2);
+
+-- to the end of the transaction, again and again
+BEGIN;
+SELECT distsys.xact_lock('a'), distsys.xact_lock('a', '0'), distsys.xact_lock('b', '1 s');
+SELECT kind, mode, granted, lock_id IN (distsys._lock_id(16, 'a'), distsys._lock_id(16, 'b')) AS mine
+FROM distsys.locks WHERE pid = pg_backend_pid();
+COMMIT;
+SELECT count(*) FROM distsys.locks WHERE pid = pg_backend_pid();
+
+-- a savepoint takes its lock with it
+BEGIN;
+SELECT distsys.xact_lock('a');
+SAVEPOINT s;
+SELECT distsys.xact_lock('b');
+ROLLBACK TO s;
+SELECT count(*), bool_and(lock_id = distsys._lock_id(16, 'a')) AS only_a FROM distsys.locks WHERE pid = pg_backend_pid();
+SAVEPOINT s;
+SELECT distsys.xact_lock('b');
+RELEASE s;
+SELECT count(*) FROM distsys.locks WHERE pid = pg_backend_pid();
+ROLLBACK;
+
+-- a space of its own: the application's numbers do not meet it
+BEGIN;
+SELECT pg_advisory_xact_lock(distsys.lock_key('a')), pg_try_advisory_xact_lock(distsys._lock_id(16, 'a'));
+SELECT distsys.xact_lock('a', '0');
+SELECT count(*) FROM distsys.locks WHERE pid = pg_backend_pid();
+ROLLBACK;
+
+-- not waiting in REPEATABLE READ is no reason for 40001
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT count(*) FROM pg_class WHERE false;
+SELECT distsys.xact_lock('a');
+ROLLBACK;
+
+-- session locks: tokens rise, never re-entrant, survive ROLLBACK
+SELECT distsys.session_lock('s') AS s1 \gset
+SELECT distsys.session_lock('s');
+SELECT distsys.session_lock('s', '0');
+BEGIN;
+SELECT distsys.session_lock('t', '1 s') AS t1 \gset
+SAVEPOINT a;
+SELECT distsys.session_lock('u', '0') AS u1 \gset
+ROLLBACK TO a;
+ROLLBACK;
+SELECT :s1 < :t1 AND :t1 < :u1 AS rising, :u1 < 2 ^ 53 AS exact;
+SELECT kind, mode, granted, count(*) FROM distsys.locks WHERE pid = pg_backend_pid() GROUP BY 1, 2, 3;
+
+-- unlocking: this connection, this token
+SELECT distsys.session_unlock('s', :t1);
+SELECT distsys.session_unlock('nobody', :s1);
+SELECT distsys.session_unlock('s', :s1), distsys.session_unlock('t', :t1), distsys.session_unlock('u', :u1);
+SELECT distsys.session_unlock('s', :s1);
+SELECT distsys.session_lock('s') > :u1 AS higher;
+
+-- the lock table decides, not what this backend remembers
+DISCARD ALL;
+SELECT distsys.session_lock('s') AS s2 \gset
+SELECT :s2 > :u1 AS higher;
+SELECT pg_advisory_unlock_all();
+SELECT distsys.session_unlock('s', :s2);
+SELECT count(*) FROM distsys.locks WHERE pid = pg_backend_pid();
+
+-- more of them than the list begins with
+SELECT count(DISTINCT distsys.session_lock('many' || i)) FROM generate_series(1, 100) i;
+SELECT count(*) FROM distsys.locks WHERE pid = pg_backend_pid() AND kind = 'session';
+SELECT pg_advisory_unlock_all();
+
+-- the CALL form; a token of a rolled back transaction is never given again
+CALL distsys.session_lock_wait('c') \gset c_
+SELECT :c_token > :s2 AS higher;
+CALL distsys.session_lock_wait('c');
+CALL distsys.session_lock_wait('d', '10 ms') \gset d_
+\set VERBOSITY terse
+DO $$
+DECLARE
+    t bigint;
+BEGIN
+    CALL distsys.session_lock_wait('e', NULL, t);
+    COMMIT;
+    RAISE NOTICE '% %', t IS NOT NULL, distsys.session_unlock('e', t);
+END $$;
+SELECT distsys.session_unlock('c', :c_token), distsys.session_unlock('d', :d_token);
+SELECT count(*) FROM distsys.locks WHERE pid = pg_backend_pid();

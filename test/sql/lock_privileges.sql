@@ -1,0 +1,65 @@
+-- Who holds a lease may be another login of the same role; a stranger learns nothing and changes nothing.
+\set VERBOSITY sqlstate
+SET client_min_messages = warning;
+CREATE ROLE regress_lock_service;
+CREATE ROLE regress_lock_login_1 IN ROLE regress_lock_service;
+CREATE ROLE regress_lock_login_2 IN ROLE regress_lock_service;
+CREATE ROLE regress_lock_stranger;
+CREATE ROLE regress_lock_monitor;
+CREATE ROLE regress_lock_nobody;
+SELECT distsys.access_grant('regress_lock_service', 'app') > 0, distsys.access_grant('regress_lock_stranger', 'app') > 0,
+       distsys.access_grant('regress_lock_monitor', 'monitor') > 0;
+RESET client_min_messages;
+
+SET ROLE regress_lock_service;
+SELECT token AS t FROM distsys.lease_acquire('shared work', 'login 1', '10 min') \gset
+-- a login of the same role has the rights of the role
+SET ROLE regress_lock_login_2;
+SELECT token = :t AS token, acquired FROM distsys.lease_renew('shared work', :t);
+SELECT token = :t AS token FROM distsys.lease_get('shared work');
+SELECT distsys.lease_assert('shared work', :t);
+-- but what a login acquires without SET ROLE is its own
+SELECT token AS own FROM distsys.lease_acquire('own work', 'login 2', '10 min') \gset
+SET ROLE regress_lock_login_1;
+SELECT token FROM distsys.lease_get('own work');
+SELECT distsys.lease_renew('own work', :own);
+
+-- a stranger: no token, no renewal, no release, no second grant; the token alone proves a pin and passes a fence
+SET ROLE regress_lock_stranger;
+SELECT owner, token FROM distsys.lease_get('shared work');
+SELECT acquired, reason, owner, token FROM distsys.lease_acquire('shared work', 'login 1', '10 min');
+SELECT distsys.lease_renew('shared work', :t);
+SELECT distsys.lease_release('shared work', :t);
+SELECT distsys.lease_release('shared work', :t + 1);
+SELECT distsys.lease_assert('shared work', :t), distsys.fence_assert('lock_privileges', :t);
+SELECT * FROM distsys.leases;
+SELECT * FROM distsys.lease_grant;
+SELECT * FROM distsys.fence;
+SELECT distsys.token_epoch_bump();
+SELECT distsys.token_advance(1);
+RESET ROLE;
+SELECT acquired, owner, role FROM distsys.leases JOIN distsys.lease_get('shared work') USING (name, owner);
+
+-- monitor: sees who, not the token
+SET ROLE regress_lock_monitor;
+SELECT name, owner, role, live, token FROM distsys.leases WHERE name IN ('shared work', 'own work') ORDER BY 1;
+SELECT count(*) FROM distsys.locks WHERE kind = 'lease';
+SELECT distsys.lease_acquire('x', 'x', '1 s');
+SELECT distsys.lease_renew('shared work', :t);
+SET ROLE regress_lock_nobody;
+SELECT distsys.lease_get('shared work');
+SELECT distsys.lock_key('x');
+CALL distsys.session_lock_wait('x');
+RESET ROLE;
+
+-- a holder's role that is dropped: its rows stay readable, the lease can be taken over when it has expired
+SET ROLE regress_lock_service;
+SELECT distsys.lease_release('shared work', :t);
+RESET ROLE;
+SELECT distsys.lease_release('own work', :own);
+SELECT distsys.access_revoke('regress_lock_service', 'app') > 0, distsys.access_revoke('regress_lock_stranger', 'app') > 0,
+       distsys.access_revoke('regress_lock_monitor', 'monitor') > 0;
+DROP ROLE regress_lock_service, regress_lock_login_1, regress_lock_login_2, regress_lock_stranger, regress_lock_monitor, regress_lock_nobody;
+SELECT live, token IS NOT NULL AS token FROM distsys.leases WHERE name IN ('shared work', 'own work');
+SELECT acquired FROM distsys.lease_acquire('shared work', 'me', '100 ms');
+SELECT distsys.lease_release('shared work', token) FROM distsys.lease_get('shared work');
