@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS bare_ledger (id bigserial PRIMARY KEY, account text, 
 CASES = [
     # every client keeps to its own names, as lease holders do; a lease taken by a client is re-taken by it after release
     Case("lease_acquire (then release)",
-         rf"""\set k random(1, {KEYS})
+         r"""\set k random(1, 500)
 SELECT acquired, token FROM distsys.lease_acquire('a' || :client_id || '.' || :k, 'bench', '30 s') \gset
 SELECT distsys.lease_release('a' || :client_id || '.' || :k, :token);
 """,
@@ -54,7 +54,9 @@ SELECT distsys.lease_release('a' || :client_id || '.' || :k, :token);
 UPDATE bare_row SET n = n + 1, at = clock_timestamp() WHERE k = 'k' || :k;
 \set k random(1, {KEYS})
 UPDATE bare_row SET n = n + 1, at = clock_timestamp() WHERE k = 'k' || :k;
-""", 0.9),
+""", 0.9,
+         setup="""DO $$ BEGIN FOR i IN 0..15 LOOP FOR j IN 1..500 LOOP
+  PERFORM distsys.lease_release('a' || i || '.' || j, token) FROM distsys.lease_acquire('a' || i || '.' || j, 'bench', '30 s'); END LOOP; COMMIT; END LOOP; END $$;"""),
     Case("lease_renew",
          r"""\set k random(1, 500)
 SELECT token FROM bench_lease WHERE c = :client_id AND k = :k \gset

@@ -300,11 +300,11 @@ key_matches(Relation rel, const RowShape *shape, const Datum *key, HeapTuple tup
 }
 
 /*
- * One step along a row's versions on one page. Returns true when `tuple` is
- * the visible version (a copy); else *tid is where to look next, or invalid.
+ * One step along a row's versions. Returns true when this is the version that
+ * the snapshot sees (*found: a copy); else *tid is where to look next, or invalid.
  */
 static bool
-follow_version(Relation rel, ItemPointer tid, TransactionId *expected_xmin, HeapTuple *found)
+follow_version(Relation rel, ItemPointer tid, Snapshot snapshot, TransactionId *expected_xmin, HeapTuple *found)
 {
 	Buffer		buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(tid));
 	OffsetNumber offset = ItemPointerGetOffsetNumber(tid);
@@ -340,7 +340,7 @@ follow_version(Relation rel, ItemPointer tid, TransactionId *expected_xmin, Heap
 	if (TransactionIdIsValid(*expected_xmin) &&
 		!TransactionIdEquals(*expected_xmin, HeapTupleHeaderGetXmin(tuple.t_data)))
 		ItemPointerSetInvalid(tid);
-	else if (HeapTupleSatisfiesVisibility(&tuple, SnapshotSelf, buffer))
+	else if (HeapTupleSatisfiesVisibility(&tuple, snapshot, buffer))
 		*found = heap_copytuple(&tuple);
 	else if (ItemPointerEquals(&tuple.t_self, &tuple.t_data->t_ctid) ||
 			 HeapTupleHeaderIndicatesMovedPartitions(tuple.t_data))
@@ -355,7 +355,7 @@ follow_version(Relation rel, ItemPointer tid, TransactionId *expected_xmin, Heap
 }
 
 static HeapTuple
-read_by_hint(Relation rel, const RowShape *shape, const Datum *key, uint32 hash)
+read_by_hint(Relation rel, const RowShape *shape, const Datum *key, uint32 hash, Snapshot snapshot)
 {
 	TidHint    *hint = &hints[hash & (TID_HINTS - 1)];
 	ItemPointerData tid = hint->tid;
@@ -368,7 +368,7 @@ read_by_hint(Relation rel, const RowShape *shape, const Datum *key, uint32 hash)
 	{
 		if (ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(rel))
 			return NULL;
-		if (follow_version(rel, &tid, &expected_xmin, &found))
+		if (follow_version(rel, &tid, snapshot, &expected_xmin, &found))
 			break;
 	}
 	if (found == NULL || !key_matches(rel, shape, key, found))
@@ -420,7 +420,7 @@ row_read_locked(Relation rel, const Datum *key)
 {
 	const RowShape *shape = shape_of(rel);
 	uint32		hash = key_hash(shape, key);
-	HeapTuple	tuple = read_by_hint(rel, shape, key, hash);
+	HeapTuple	tuple = read_by_hint(rel, shape, key, hash, SnapshotSelf);
 	IndexRead	read;
 
 	if (tuple != NULL)
@@ -450,18 +450,25 @@ HeapTuple
 row_read_latest(Relation rel, const Datum *key)
 {
 	const RowShape *shape = shape_of(rel);
+	uint32		hash = key_hash(shape, key);
 	Snapshot	snapshot = latest_snapshot();
-	HeapTuple	tuple = NULL;
+	HeapTuple	tuple = read_by_hint(rel, shape, key, hash, snapshot);
 	IndexRead	read;
 
-	make_scan_keys(shape, key, shape->nkeys, read.keys);
-	index_read_begin(&read, rel, SnapshotAny, shape->nkeys);
-	while (tuple == NULL && index_getnext_slot(read.scan, ForwardScanDirection, read.slot))
+	if (tuple == NULL)
 	{
-		if (table_tuple_satisfies_snapshot(rel, read.slot, snapshot))
-			tuple = copy_from_slot(read.slot);
+		make_scan_keys(shape, key, shape->nkeys, read.keys);
+		index_read_begin(&read, rel, SnapshotAny, shape->nkeys);
+		while (tuple == NULL && index_getnext_slot(read.scan, ForwardScanDirection, read.slot))
+		{
+			if (table_tuple_satisfies_snapshot(rel, read.slot, snapshot))
+			{
+				tuple = copy_from_slot(read.slot);
+				remember(shape, hash, &tuple->t_self);
+			}
+		}
+		index_read_end(&read);
 	}
-	index_read_end(&read);
 	UnregisterSnapshot(snapshot);
 	return tuple;
 }
