@@ -302,18 +302,21 @@ token_epoch_bump(void)
 	return token_epoch();
 }
 
+/* What every later token and every later position is above. */
+static int64
+lowest_head(void)
+{
+	return compose(Min(counter_last(catalog_relid(SEQUENCE_TOKEN)), counter_last(catalog_relid(SEQUENCE_POSITION))));
+}
+
 int64
 token_advance(int64 min_token)
 {
-	int64		last;
-
 	load_state();
-	last = compose(counter_last(catalog_relid(SEQUENCE_TOKEN)));
-	if (last < min_token)
+	if (lowest_head() < min_token)
 	{
 		raise_epoch((min_token >> TOKEN_COUNTER_BITS) - current_epoch() + 1, "token_advance()");
 		load_state();
-		last = compose(counter_last(catalog_relid(SEQUENCE_TOKEN)));
 	}
-	return last;
+	return lowest_head();
 }
