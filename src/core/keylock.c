@@ -99,13 +99,29 @@ keylock_room(void)
 	return Max(guc_max_keys_per_transaction - held, 0);
 }
 
+/*
+ * Key locks belong to the (sub)transaction and not to the portal that runs the
+ * call: a timed wait leaves its lock there, and a release must find it.
+ */
+static ResourceOwner
+own_by_transaction(void)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+
+	CurrentResourceOwner = CurTransactionResourceOwner;
+	return owner;
+}
+
 bool
 keylock_try(const LOCKTAG *tag, LOCKMODE mode)
 {
+	ResourceOwner owner;
 	LockAcquireResult result;
 
 	reserve(tag, mode);
+	owner = own_by_transaction();
 	result = LockAcquire(tag, mode, false, true);
+	CurrentResourceOwner = owner;
 	if (result == LOCKACQUIRE_OK)
 		held++;
 	return result != LOCKACQUIRE_NOT_AVAIL;
@@ -114,7 +130,10 @@ keylock_try(const LOCKTAG *tag, LOCKMODE mode)
 void
 keylock_release(const LOCKTAG *tag, LOCKMODE mode)
 {
+	ResourceOwner owner = own_by_transaction();
+
 	(void) LockRelease(tag, mode, false);
+	CurrentResourceOwner = owner;
 	if (!LockHeldByMe(tag, mode, false))
 		held--;
 }
@@ -177,8 +196,10 @@ static void
 wait_for_lock(void *arg)
 {
 	LockRequest *request = (LockRequest *) arg;
+	ResourceOwner owner = own_by_transaction();
 
 	(void) LockAcquire(request->tag, request->mode, request->session, false);
+	CurrentResourceOwner = owner;
 }
 
 static bool
