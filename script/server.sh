@@ -2,7 +2,7 @@
 #
 #   server_find            sets pg_config, bindir, version, run_as
 #   as_user COMMAND ...    runs it as the unprivileged user that servers and tests run as
-#   server_start DIR [preload]   initdb and start in DIR (Unix socket in DIR, no TCP)
+#   server_start DIR [preload [SETTING]]   initdb and start in DIR (Unix socket in DIR, no TCP)
 #   server_stop DIR
 #
 # As root everything of a server runs as the user "postgres", which the server's package has made.
@@ -32,6 +32,7 @@ server_start() {
 		max_prepared_transactions = 10
 		fsync = ${SERVER_FSYNC:-on}
 		${preload:+shared_preload_libraries = 'distsys'}
+		${3:-}
 	EOT
 	as_user "$bindir/pg_ctl" -D "$dir/data" -w -l "$dir/server.log" start >/dev/null || { tail -20 "$dir/server.log" >&2; return 1; }
 }
