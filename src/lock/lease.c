@@ -99,7 +99,7 @@ lease_from_row(Relation rel, HeapTuple row, const ClockReading *now, Lease *leas
 		lease->left_us = 0;
 	lease->expires_at = lease->deadline.wall;
 	/* somebody has set the wall clock since */
-	if (lease->live && Abs(now->wall + lease->left_us - lease->deadline.wall) > CLOCK_AGREES)
+	if (lease->live && llabs(now->wall + lease->left_us - lease->deadline.wall) > CLOCK_AGREES)
 		lease->expires_at = now->wall + lease->left_us;
 }
 
