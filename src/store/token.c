@@ -318,5 +318,5 @@ token_advance(int64 min_token)
 		raise_epoch((min_token >> TOKEN_COUNTER_BITS) - current_epoch() + 1, "token_advance()");
 		load_state();
 	}
-	return lowest_head();
+	return compose(counter_last(catalog_relid(SEQUENCE_TOKEN)));
 }
