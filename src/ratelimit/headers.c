@@ -23,7 +23,7 @@
 int64
 take_retry_us(const RateTake *take)
 {
-	if (take->within || take->never)
+	if (take->allowed || take->within || take->never)
 		return 0;
 	return take->reason == RATE_CONTENDED ? CONTENDED_RETRY : take->verdict.retry_us;
 }

@@ -10,6 +10,10 @@
  * distsys.rate_limit_wait refuses the call as contended, unless what is committed
  * refuses it anyway: an open transaction can only have taken more.
  *
+ * A clock that was set back: the bucket counts from the new time on, and that is
+ * written even by a call that refuses, once per bucket and step: else the bucket
+ * would stay shut until the old time comes again.
+ *
  * Rollback gives the tokens back (the row's version dies). Crash: a take
  * survives as any committed row does. Standby: peek only.
  */
@@ -60,41 +64,78 @@ same_limit(const BucketLimit *a, const BucketLimit *b)
 	return a->quota == b->quota && a->period_us == b->period_us && a->burst == b->burst;
 }
 
-/* Brings the stored state (row NULL: a full bucket) to now, over a change of the policy if there was one. */
-static BucketState
-current_state(Relation rel, HeapTuple row, const RatePolicy *policy, TimestampTz now)
+/* The policy may have been altered since it was read, by somebody who then took from this bucket. */
+static void
+reread_limit(RateTake *take)
 {
+	RatePolicy	fresh;
+
+	rate_policy_get(&take->policy, &fresh);
+	take->config.limit = fresh.limit;
+	take->config.on_change = fresh.on_change;
+	take->config.changed_at = fresh.changed_at;
+}
+
+/* Brings the stored state (row NULL: a full bucket) to now, over a change of the policy if there was one. */
+static void
+read_state(Relation rel, RateTake *take, HeapTuple row, TimestampTz now)
+{
+	const RatePolicy *policy = &take->config;
+	BucketState *state = &take->state;
 	Datum		values[NATTS];
 	bool		nulls[NATTS];
-	BucketState state;
+	TimestampTz stored_at;
 	BucketLimit stored;
 
+	take->row = row;
+	take->stepped = false;
 	if (row == NULL)
-		return bucket_full(&policy->limit, now);
+	{
+		*state = bucket_full(&policy->limit, now);
+		return;
+	}
 	heap_deform_tuple(row, RelationGetDescr(rel), values, nulls);
-	state.credit = DatumGetInt64(values[ATTR_CREDIT - 1]);
-	state.at_us = DatumGetTimestampTz(values[ATTR_UPDATED_AT - 1]);
+	state->credit = DatumGetInt64(values[ATTR_CREDIT - 1]);
+	state->at_us = stored_at = DatumGetTimestampTz(values[ATTR_UPDATED_AT - 1]);
 	stored.quota = DatumGetInt64(values[ATTR_QUOTA - 1]);
 	stored.period_us = DatumGetInt64(values[ATTR_PERIOD_US - 1]);
 	stored.burst = DatumGetInt64(values[ATTR_BURST - 1]);
 	if (!same_limit(&stored, &policy->limit))
+		reread_limit(take);
+	if (!same_limit(&stored, &policy->limit))
 	{
-		bucket_refill(&stored, &state, Min(Max(policy->changed_at, state.at_us), now));
-		bucket_convert(&stored, &policy->limit, policy->on_change, &state);
+		bucket_refill(&stored, state, Min(Max(policy->changed_at, state->at_us), now));
+		bucket_convert(&stored, &policy->limit, policy->on_change, state);
 	}
-	bucket_refill(&policy->limit, &state, now);
-	return state;
+	bucket_refill(&policy->limit, state, now);
+	take->stepped = stored_at > state->at_us;
 }
 
+/* The limiter's clock never runs backwards: decided_at is the state's time. The times to wait are from `now`. */
 static void
 judge(Relation rel, RateTake *take, HeapTuple row, TimestampTz now)
 {
-	take->row = row;
-	take->decided_at = now;
-	take->state = current_state(rel, row, &take->config, now);
-	take->verdict = bucket_judge(&take->config.limit, &take->state, take->cost);
-	take->within = take->verdict.within;
-	take->reason = take->within ? RATE_OK : RATE_LIMITED;
+	BucketVerdict *verdict = &take->verdict;
+	int64		lag;
+
+	read_state(rel, take, row, now);
+	lag = take->state.at_us - now;
+	take->decided_at = take->state.at_us;
+	take->never = take->cost > take->config.limit.burst;
+	*verdict = bucket_judge(&take->config.limit, &take->state, take->never ? 0 : take->cost);
+	verdict->retry_us += verdict->retry_us > 0 ? lag : 0;
+	verdict->reset_us += verdict->reset_us > 0 ? lag : 0;
+	verdict->next_us += verdict->next_us > 0 ? lag : 0;
+	take->within = verdict->within && !take->never;
+	take->reason = take->never ? RATE_COST_EXCEEDS_LIMIT : take->within ? RATE_OK : RATE_LIMITED;
+}
+
+static void
+judge_locked(Relation rel, RateTake *take, TimestampTz now)
+{
+	Datum		key[2] = {take->policy.datum, take->key.datum};
+
+	judge(rel, take, row_read_locked(rel, key), now);
 }
 
 static void
@@ -107,14 +148,14 @@ judge_latest(Relation rel, RateTake *take)
 }
 
 static void
-write_bucket(Relation rel, RateTake *take)
+write_bucket(Relation rel, RateTake *take, int64 cost)
 {
 	Datum		values[NATTS];
 	bool		nulls[NATTS] = {false};
 	bool		replace[NATTS] = {false, false, true, true, true, true, true};
 	const BucketLimit *limit = &take->config.limit;
 
-	bucket_take(limit, &take->state, take->cost);
+	bucket_take(limit, &take->state, cost);
 	values[ATTR_POLICY - 1] = take->policy.datum;
 	values[ATTR_KEY - 1] = take->key.datum;
 	values[ATTR_CREDIT - 1] = Int64GetDatum(take->state.credit);
@@ -126,16 +167,17 @@ write_bucket(Relation rel, RateTake *take)
 		row_insert(rel, values, nulls);
 	else
 		row_update(rel, take->row, values, nulls, replace);
-	take->verdict = bucket_judge(limit, &take->state, 0);
+	if (cost > 0)
+		take->verdict = bucket_judge(limit, &take->state, 0);
 }
 
 /* ---- one call over several limits ---- */
 
-/* Is there anything to lock, judge and write? */
+/* Can this limit be taken from at all? */
 static bool
-has_state(const RateTake *take)
+needs_lock(const RateTake *take)
 {
-	return take->reason != RATE_IS_DISABLED && take->reason != RATE_COST_EXCEEDS_LIMIT;
+	return take->config.mode != RATE_DISABLED && !take->never && take->cost > 0;
 }
 
 /* Does this limit refuse the whole call? */
@@ -148,27 +190,21 @@ refuses(const RateTake *take)
 static void
 prepare(RateTake *take, int ord)
 {
-	rate_policy_get(&take->policy, &take->config);
-	take->ord = ord;
-	take->never = false;
-	take->row = NULL;
-	take->reason = RATE_OK;
-	take->within = true;
-	take->decided_at = clock_wall();
-	keylock_tag2(&take->tag, KEYLOCK_RATE_BUCKET, take->policy.data, take->policy.len, take->key.data, take->key.len);
-	if (take->config.mode == RATE_DISABLED)
-	{
-		BucketState full = bucket_full(&take->config.limit, take->decided_at);
+	BucketState full;
 
-		take->reason = RATE_IS_DISABLED;
-		take->verdict = bucket_judge(&take->config.limit, &full, 0);
-	}
-	else if (take->cost > take->config.limit.burst)
-	{
-		take->reason = RATE_COST_EXCEEDS_LIMIT;
-		take->within = false;
-		take->never = true;
-	}
+	rate_policy_get(&take->policy, &take->config);
+	keylock_tag2(&take->tag, KEYLOCK_RATE_BUCKET, take->policy.data, take->policy.len, take->key.data, take->key.len);
+	take->ord = ord;
+	take->row = NULL;
+	take->locked = false;
+	take->stepped = false;
+	take->decided_at = clock_wall();
+	take->never = take->config.mode != RATE_DISABLED && take->cost > take->config.limit.burst;
+	take->within = !take->never;
+	take->reason = take->config.mode == RATE_DISABLED ? RATE_IS_DISABLED :
+		take->never ? RATE_COST_EXCEEDS_LIMIT : RATE_OK;
+	full = bucket_full(&take->config.limit, take->decided_at);
+	take->verdict = bucket_judge(&take->config.limit, &full, 0);
 }
 
 static void
@@ -179,9 +215,24 @@ prepare_all(RateTake *takes, int n)
 }
 
 static int
-compare_tags(const void *a, const void *b)
+compare_names(const NameArg *a, const NameArg *b)
 {
-	return memcmp(&((const RateTake *) a)->tag, &((const RateTake *) b)->tag, sizeof(LOCKTAG));
+	int			order = memcmp(a->data, b->data, Min(a->len, b->len));
+
+	return order != 0 ? order : a->len - b->len;
+}
+
+/* The order in which locks are taken; limits that share a tag have an order too. */
+static int
+compare_takes(const void *a, const void *b)
+{
+	const RateTake *x = (const RateTake *) a;
+	const RateTake *y = (const RateTake *) b;
+	int			order = memcmp(&x->tag, &y->tag, sizeof(LOCKTAG));
+
+	if (order == 0)
+		order = compare_names(&x->policy, &y->policy);
+	return order != 0 ? order : compare_names(&x->key, &y->key);
 }
 
 static int
@@ -190,25 +241,17 @@ compare_ords(const void *a, const void *b)
 	return ((const RateTake *) a)->ord - ((const RateTake *) b)->ord;
 }
 
-static bool
-same_name(const NameArg *a, const NameArg *b)
-{
-	return a->len == b->len && memcmp(a->data, b->data, a->len) == 0;
-}
-
+/* Sorted: the same limit twice would be next to itself. */
 static void
 check_distinct(const RateTake *takes, int n)
 {
-	for (int i = 0; i < n; i++)
+	for (int i = 1; i < n; i++)
 	{
-		for (int j = i + 1; j < n; j++)
-		{
-			if (same_name(&takes[i].policy, &takes[j].policy) && same_name(&takes[i].key, &takes[j].key))
-				ereport(ERROR,
-						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						 errmsg("limit \"%s\" is named twice for the same key", name_cstring(takes[i].policy)),
-						 errhint("Add up the costs.")));
-		}
+		if (compare_takes(&takes[i - 1], &takes[i]) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("limit \"%s\" is named twice for the same key", name_cstring(takes[i].policy)),
+					 errhint("Add up the costs.")));
 	}
 }
 
@@ -242,64 +285,87 @@ conclude(RateTake *takes, int n)
 	}
 }
 
-/* Takes the lock of one limit within the time that is left. false: the call is settled, refused. */
+/*
+ * Takes the lock of one limit within the time that is left. false: this limit
+ * refuses the call. A shadowed limit that is not to be had stands aside, and
+ * the time it cost is given back to the others.
+ */
 static bool
-lock_bucket(Relation rel, RateTake *take, TimestampTz until)
+lock_bucket(Relation rel, RateTake *take, TimestampTz *until)
 {
-	if (keylock_try(&take->tag, ExclusiveLock))
+	take->locked = keylock_try(&take->tag, ExclusiveLock);
+	if (take->locked)
 		return true;
 	judge_latest(rel, take);
-	if (refuses(take))
+	if (refuses(take) && !take->stepped)
 		return false;
-	if (keylock_wait(&take->tag, ExclusiveLock, Max(0, until - GetCurrentTimestamp())))
+	take->locked = keylock_wait(&take->tag, ExclusiveLock, Max(0, *until - GetCurrentTimestamp()));
+	if (take->locked)
 		return true;
 	take->reason = RATE_CONTENDED;
 	take->within = false;
-	return false;
+	*until = GetCurrentTimestamp() + (int64) guc_rate_limit_wait * MILLISECONDS;
+	return !refuses(take);
+}
+
+/* Locks what is to be taken from. false: the limit *refused does not let the call go on. */
+static bool
+lock_all(Relation rel, RateTake *takes, int n, RateTake **refused)
+{
+	TimestampTz until = GetCurrentTimestamp() + (int64) guc_rate_limit_wait * MILLISECONDS;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (needs_lock(&takes[i]) && !lock_bucket(rel, &takes[i], &until))
+		{
+			*refused = &takes[i];
+			return false;
+		}
+	}
+	return true;
+}
+
+/* All that hold their lock by one reading of the clock, the others for the record. */
+static void
+judge_all(Relation rel, RateTake *takes, int n)
+{
+	TimestampTz now = clock_wall();
+
+	for (int i = 0; i < n; i++)
+	{
+		if (takes[i].locked)
+			judge_locked(rel, &takes[i], now);
+		else if (takes[i].config.mode != RATE_DISABLED && takes[i].reason != RATE_CONTENDED)
+			judge_latest(rel, &takes[i]);
+	}
+}
+
+/* What the other limits of a refused call have, for its answer. */
+static void
+look_at_all(Relation rel, RateTake *takes, int n, const RateTake *except)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (&takes[i] != except && takes[i].config.mode != RATE_DISABLED && takes[i].reason != RATE_CONTENDED)
+			judge_latest(rel, &takes[i]);
+	}
 }
 
 static void
-unlock_buckets(RateTake *takes, int n)
+unlock_all(RateTake *takes, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		if (has_state(&takes[i]) && takes[i].cost > 0)
+		if (takes[i].locked)
 			keylock_release(&takes[i].tag, ExclusiveLock);
+		takes[i].locked = false;
 	}
 }
 
-/* Locks all, judges all. Returns how many of the sorted takes hold their lock; *settled: refused without judging. */
-static int
-lock_and_judge(Relation rel, RateTake *takes, int n, bool *settled)
-{
-	TimestampTz until = GetCurrentTimestamp() + (int64) guc_rate_limit_wait * MILLISECONDS;
-	TimestampTz now;
-
-	*settled = false;
-	for (int i = 0; i < n; i++)
-	{
-		if (has_state(&takes[i]) && takes[i].cost > 0 && !lock_bucket(rel, &takes[i], until))
-		{
-			*settled = true;
-			return i;
-		}
-	}
-	now = clock_wall();
-	for (int i = 0; i < n; i++)
-	{
-		Datum		key[2] = {takes[i].policy.datum, takes[i].key.datum};
-
-		if (!has_state(&takes[i]))
-			continue;
-		if (takes[i].cost > 0)
-			judge(rel, &takes[i], row_read_locked(rel, key), now);
-		else
-			judge_latest(rel, &takes[i]);
-	}
-	return n;
-}
-
-/* Writes what each limit gives. A shadowed limit is taken from like an enforced one: not when it would refuse. */
+/*
+ * Writes what each limit gives and keeps those locks. A shadowed limit is
+ * taken from like an enforced one: not when it would refuse.
+ */
 static bool
 apply(Relation rel, RateTake *takes, int n)
 {
@@ -307,15 +373,13 @@ apply(Relation rel, RateTake *takes, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (!has_state(&takes[i]) || takes[i].cost == 0)
+		bool		give = takes[i].allowed && takes[i].within;
+
+		if (!takes[i].locked || !(give || takes[i].stepped))
 			continue;
-		if (takes[i].within)
-		{
-			write_bucket(rel, &takes[i]);
-			written = true;
-		}
-		else
-			keylock_release(&takes[i].tag, ExclusiveLock);
+		write_bucket(rel, &takes[i], give ? takes[i].cost : 0);
+		takes[i].locked = false;	/* kept to the end of the transaction */
+		written = true;
 	}
 	return written;
 }
@@ -327,7 +391,7 @@ refused_at_a_glance(Relation rel, RateTake *take)
 	if (*refused_hint(take) != take->tag.locktag_field2)
 		return false;
 	judge_latest(rel, take);
-	return refuses(take);
+	return refuses(take) && !take->stepped;
 }
 
 static void
@@ -344,39 +408,63 @@ remember_refusals(RateTake *takes, int n)
 	}
 }
 
+/* A limit that had the cost in a call that another refused was neither taken from nor did it limit anything. */
 static void
 count(const RateTake *takes, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		const char *metric = takes[i].reason == RATE_CONTENDED ? "contended" :
-			takes[i].within ? "allowed" : "limited";
+		const RateTake *take = &takes[i];
+		const char *metric = take->reason == RATE_CONTENDED ? "contended" :
+			take->reason == RATE_SHADOWED ? "shadow" : take->within ? "allowed" : "limited";
 
-		stats_add("rate_limit", name_cstring(takes[i].policy), metric, 1);
+		if (take->allowed || !take->within)
+			stats_add("rate_limit", name_cstring(take->policy), metric, 1);
 	}
 }
 
-static void
-take_sorted(Relation rel, RateTake *takes, int n, bool *written)
+/* Does a limit refuse a cost that it can never have? */
+static bool
+asks_too_much(const RateTake *takes, int n)
 {
-	bool		settled;
-	int			locked;
-
-	*written = false;
 	for (int i = 0; i < n; i++)
 	{
-		if (!has_state(&takes[i]) && refuses(&takes[i]))
-			return;				/* a cost that can never be had: nothing to ask */
+		if (takes[i].never && refuses(&takes[i]))
+			return true;
 	}
-	if (n == 1 && has_state(takes) && takes->cost > 0 && refused_at_a_glance(rel, takes))
-		return;
+	return false;
+}
 
-	locked = lock_and_judge(rel, takes, n, &settled);
+/* Decides the sorted limits. true: something was written. */
+static bool
+take_sorted(Relation rel, RateTake *takes, int n)
+{
+	RateTake   *refused = NULL;
+	bool		written;
+
+	if (asks_too_much(takes, n))
+	{
+		look_at_all(rel, takes, n, NULL);
+		conclude(takes, n);
+		return false;
+	}
+	if (n == 1 && needs_lock(takes) && refused_at_a_glance(rel, takes))
+	{
+		conclude(takes, n);
+		return false;
+	}
+	if (!lock_all(rel, takes, n, &refused))
+	{
+		unlock_all(takes, n);
+		look_at_all(rel, takes, n, refused);
+		conclude(takes, n);
+		return false;
+	}
+	judge_all(rel, takes, n);
 	conclude(takes, n);
-	if (settled || !takes[0].allowed)
-		unlock_buckets(takes, locked);
-	else
-		*written = apply(rel, takes, n);
+	written = apply(rel, takes, n);
+	unlock_all(takes, n);
+	return written;
 }
 
 void
@@ -386,19 +474,18 @@ limiter_take(RateTake *takes, int n)
 	bool		written;
 
 	prepare_all(takes, n);
+	if (n > 1)
+		qsort(takes, n, sizeof(RateTake), compare_takes);
 	check_distinct(takes, n);
 	check_transaction(takes, n);
 	rel = row_open_write(TABLE_RATE_LIMIT_BUCKET, "rate_limit_take()");
-	if (n > 1)
-		qsort(takes, n, sizeof(RateTake), compare_tags);
-	take_sorted(rel, takes, n, &written);
-	conclude(takes, n);
-	if (n > 1)
-		qsort(takes, n, sizeof(RateTake), compare_ords);
+	written = take_sorted(rel, takes, n);
 	if (written)
 		row_close(rel);
 	else
 		row_close_unwritten(rel);
+	if (n > 1)
+		qsort(takes, n, sizeof(RateTake), compare_ords);
 	remember_refusals(takes, n);
 	count(takes, n);
 }
@@ -409,11 +496,7 @@ limiter_peek(RateTake *takes, int n)
 	Relation	rel = row_open_read(TABLE_RATE_LIMIT_BUCKET);
 
 	prepare_all(takes, n);
-	for (int i = 0; i < n; i++)
-	{
-		if (has_state(&takes[i]))
-			judge_latest(rel, &takes[i]);
-	}
+	look_at_all(rel, takes, n, NULL);
 	conclude(takes, n);
 	row_close(rel);
 }
@@ -429,12 +512,15 @@ limiter_reset(const NameArg *policy, const NameArg *key)
 	prepare(&take, 0);
 	(void) keylock_wait(&take.tag, ExclusiveLock, KEYLOCK_FOR_EVER);
 	row = row_read_locked(rel, values);
-	if (row != NULL)
-		row_delete(rel, row);
-	else
+	if (row == NULL)
+	{
 		keylock_release(&take.tag, ExclusiveLock);
+		row_close_unwritten(rel);
+		return false;
+	}
+	row_delete(rel, row);
 	row_close(rel);
-	return row != NULL;
+	return true;
 }
 
 /* ---- housekeeping ---- */

@@ -29,13 +29,15 @@ typedef struct RateTake
 	bool		within;			/* this limit's own */
 	RateReason	reason;
 	BucketVerdict verdict;		/* after the take, when it was applied */
-	bool		never;			/* retrying cannot help */
-	TimestampTz decided_at;
+	bool		never;			/* more than the bucket holds: retrying cannot help */
+	TimestampTz decided_at;		/* read under the lock; never earlier than the take before */
 	RatePolicy	config;
 
 	/* internal */
 	LOCKTAG		tag;
 	int			ord;
+	bool		locked;			/* holds the key lock and has not written */
+	bool		stepped;		/* the clock was set back since the row was written */
 	HeapTuple	row;
 	BucketState state;
 } RateTake;

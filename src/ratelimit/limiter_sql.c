@@ -42,7 +42,6 @@ static void
 take_columns(const RateTake *take, Datum *values, bool *nulls)
 {
 	int64		retry_us = take_retry_us(take);
-	bool		known = take->reason != RATE_COST_EXCEEDS_LIMIT;
 
 	memset(nulls, false, NOUT * sizeof(bool));
 	values[OUT_ALLOWED] = BoolGetDatum(take->allowed);
@@ -51,13 +50,11 @@ take_columns(const RateTake *take, Datum *values, bool *nulls)
 	values[OUT_KEY] = take->key.datum;
 	values[OUT_QUOTA] = Int64GetDatum(take->config.limit.quota);
 	values[OUT_REMAINING] = Int64GetDatum(take->verdict.remaining);
-	nulls[OUT_REMAINING] = !known;
 	nulls[OUT_RETRY_AFTER] = nulls[OUT_RETRY_AFTER_S] = retry_us <= 0;
 	values[OUT_RETRY_AFTER] = interval_datum(retry_us);
 	values[OUT_RETRY_AFTER_S] = Int32GetDatum(seconds_up(retry_us));
 	values[OUT_RESET_AFTER] = interval_datum(take->verdict.reset_us);
 	values[OUT_NEXT_AFTER] = interval_datum(take->verdict.next_us);
-	nulls[OUT_RESET_AFTER] = nulls[OUT_NEXT_AFTER] = !known;
 	values[OUT_WITHIN] = BoolGetDatum(take->within);
 	values[OUT_DECIDED_AT] = TimestampTzGetDatum(take->decided_at);
 }

@@ -4,6 +4,7 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "pgtime.h"
 #include "utils/builtins.h"
 
 #include "core/clock.h"
@@ -49,6 +50,7 @@ static const char *const on_errors[] = {"open", "closed", NULL};
 static const char *const in_transactions[] = {"allow", "forbid", NULL};
 static const char *const modes[] = {"enforce", "shadow", "disabled", NULL};
 static const char *const anchors[] = {"epoch", "first_hit", NULL};
+static const char *const calendar_units[] = {"minute", "hour", "day", "week", "month", "year", NULL};
 static const char *const changes[] = {"reset", "proportionally", "as_is", "additive", NULL};
 
 static ConfigCache *cache = NULL;
@@ -109,43 +111,75 @@ rate_policy_get(const NameArg *name, RatePolicy *policy)
 /* ---- checking ---- */
 
 static void
-check_ascii(const NameArg *name)
+check_ascii(const NameArg *name, const char *what)
 {
 	for (int i = 0; i < name->len; i++)
 	{
 		if (IS_HIGHBIT_SET(name->data[i]))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("policy must be ASCII"),
-					 errdetail("The name is sent in HTTP headers.")));
+					 errmsg("%s must be ASCII", what),
+					 errdetail("It is sent in HTTP headers.")));
 	}
 }
 
-/* Words that are known but not built: 0A000. given[] by column. */
-static void
-check_built(FunctionCallInfo fcinfo, const bool *given)
-{
 #define ARG(column) ((column) - 1)
-	if (given[ARG(ATTR_ALGORITHM)] && arg_word(fcinfo, ARG(ATTR_ALGORITHM), "algorithm", algorithms) != 0)
-		arg_not_built("this algorithm", "Use algorithm => 'token_bucket'.");
-	if (given[ARG(ATTR_STORAGE)] && arg_word(fcinfo, ARG(ATTR_STORAGE), "storage", storages) != 0)
+
+/* The word of an option; 0, the default, when it was not given. */
+static int
+option_word(FunctionCallInfo fcinfo, int column, const char *what, const char *const *words)
+{
+	return PG_ARGISNULL(ARG(column)) ? 0 : arg_word(fcinfo, ARG(column), what, words);
+}
+
+/* false: not given, or UTC. */
+static bool
+other_time_zone(FunctionCallInfo fcinfo)
+{
+	NameArg		name;
+
+	if (!arg_text(fcinfo, ARG(ATTR_TIME_ZONE), "time_zone", NAME_LONG, &name))
+		return false;
+	if (pg_tzset(name_cstring(name)) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("time_zone \"%s\" is unknown", name_cstring(name)),
+				 errhint("The view pg_timezone_names has the names.")));
+	return strcmp(name_cstring(name), "UTC") != 0;
+}
+
+/* Every word is checked before one that is known but not built raises 0A000. */
+static void
+check_words(FunctionCallInfo fcinfo)
+{
+	int			algorithm = option_word(fcinfo, ATTR_ALGORITHM, "algorithm", algorithms);
+	int			storage = option_word(fcinfo, ATTR_STORAGE, "storage", storages);
+	int			on_abort = option_word(fcinfo, ATTR_ON_ABORT, "on_abort", on_aborts);
+	int			anchor = option_word(fcinfo, ATTR_ANCHOR, "anchor", anchors);
+	bool		zone = other_time_zone(fcinfo);
+
+	(void) option_word(fcinfo, ATTR_CALENDAR_UNIT, "calendar_unit", calendar_units);
+	(void) option_word(fcinfo, ATTR_ON_RESTART, "on_restart", on_restarts);
+	(void) option_word(fcinfo, ATTR_ON_ERROR, "on_error", on_errors);
+	(void) option_word(fcinfo, ATTR_IN_TRANSACTION, "in_transaction", in_transactions);
+	(void) option_word(fcinfo, ATTR_MODE, "mode", modes);
+	if (!PG_ARGISNULL(ARG(ATTR_BLOCK_FOR)))
+		(void) arg_interval(fcinfo, ARG(ATTR_BLOCK_FOR), "block_for", 1, PERIOD_MAX, NULL);
+
+	if (algorithm != 0)
+		arg_not_built(psprintf("algorithm '%s'", algorithms[algorithm]), "Use algorithm => 'token_bucket'.");
+	if (storage != 0)
 		arg_not_built("storage 'shared'", "Use storage => 'durable'.");
-	if (given[ARG(ATTR_ON_ABORT)] && arg_word(fcinfo, ARG(ATTR_ON_ABORT), "on_abort", on_aborts) != 0)
+	if (on_abort != 0)
 		arg_not_built("on_abort 'keep' with durable storage",
 					  "A durable take rolls back with its transaction: take the limit as its own statement before BEGIN.");
-	if (given[ARG(ATTR_ON_RESTART)])
-		(void) arg_word(fcinfo, ARG(ATTR_ON_RESTART), "on_restart", on_restarts);
-	if (given[ARG(ATTR_ON_ERROR)])
-		(void) arg_word(fcinfo, ARG(ATTR_ON_ERROR), "on_error", on_errors);
-	if (given[ARG(ATTR_IN_TRANSACTION)])
-		(void) arg_word(fcinfo, ARG(ATTR_IN_TRANSACTION), "in_transaction", in_transactions);
-	if (given[ARG(ATTR_MODE)])
-		(void) arg_word(fcinfo, ARG(ATTR_MODE), "mode", modes);
-	if (given[ARG(ATTR_ANCHOR)] && arg_word(fcinfo, ARG(ATTR_ANCHOR), "anchor", anchors) != 0)
+	if (anchor != 0)
 		arg_not_built("anchor 'first_hit'", "It belongs to the algorithm fixed_window.");
-	if (given[ARG(ATTR_CALENDAR_UNIT)])
+	if (!PG_ARGISNULL(ARG(ATTR_CALENDAR_UNIT)))
 		arg_not_built("calendar_unit", "It belongs to the algorithm calendar.");
-	if (given[ARG(ATTR_BLOCK_FOR)])
+	if (zone)
+		arg_not_built("a time_zone other than UTC", "It belongs to the algorithm calendar.");
+	if (!PG_ARGISNULL(ARG(ATTR_BLOCK_FOR)))
 		arg_not_built("block_for", "Leave block_for null.");
 }
 
@@ -161,6 +195,7 @@ read_options(FunctionCallInfo fcinfo, Datum *values, bool *nulls, bool *given)
 		nulls[ARG(column)] = !given[ARG(column)];
 		values[ARG(column)] = PG_GETARG_DATUM(ARG(column));
 	}
+	check_words(fcinfo);
 	if (given[ARG(ATTR_QUOTA)])
 		(void) arg_int64(fcinfo, ARG(ATTR_QUOTA), "quota", 1, PG_INT64_MAX);
 	if (given[ARG(ATTR_PERIOD)])
@@ -171,9 +206,8 @@ read_options(FunctionCallInfo fcinfo, Datum *values, bool *nulls, bool *given)
 	if (given[ARG(ATTR_QUOTA_UNIT)])
 	{
 		unit = arg_name(fcinfo, ARG(ATTR_QUOTA_UNIT), "quota_unit", NAME_SHORT);
-		check_ascii(&unit);
+		check_ascii(&unit, "quota_unit");
 	}
-	check_built(fcinfo, given);
 }
 
 static void
@@ -216,7 +250,7 @@ distsys_rate_limit_create(PG_FUNCTION_ARGS)
 	int64		quota;
 	Relation	rel;
 
-	check_ascii(&name);
+	check_ascii(&name, "policy");
 	for (int i = 1; i < NOPTIONS; i++)
 	{
 		if (required[i] != NULL)
@@ -280,9 +314,13 @@ distsys_rate_limit_alter(PG_FUNCTION_ARGS)
 	check_fits(DatumGetInt64(values[ARG(ATTR_QUOTA)]),
 			   interval_to_us(DatumGetIntervalP(values[ARG(ATTR_PERIOD)]), "period", 1, PERIOD_MAX, NULL),
 			   DatumGetInt64(values[nulls[ARG(ATTR_BURST)] ? ARG(ATTR_QUOTA) : ARG(ATTR_BURST)]));
-	values[ARG(ATTR_ON_CHANGE)] = CStringGetTextDatum(changes[on_change]);
-	values[ARG(ATTR_CHANGED_AT)] = TimestampTzGetDatum(clock_wall());
-	given[ARG(ATTR_ON_CHANGE)] = given[ARG(ATTR_CHANGED_AT)] = true;
+	if (given[ARG(ATTR_QUOTA)] || given[ARG(ATTR_PERIOD)] || given[ARG(ATTR_BURST)])
+	{
+		/* other options leave alone what the last change of the limit said */
+		values[ARG(ATTR_ON_CHANGE)] = CStringGetTextDatum(changes[on_change]);
+		values[ARG(ATTR_CHANGED_AT)] = TimestampTzGetDatum(clock_wall());
+		given[ARG(ATTR_ON_CHANGE)] = given[ARG(ATTR_CHANGED_AT)] = true;
+	}
 	row_update(rel, row, values, nulls, given);
 	config_changed(rel);
 	row_close(rel);
