@@ -1,0 +1,147 @@
+-- Rate limit policies: create, alter, drop, ordinary SQL, every bad argument with its SQLSTATE.
+\set VERBOSITY sqlstate
+SET client_min_messages = warning;
+
+CREATE FUNCTION pg_temp.fails(call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    hint text;
+BEGIN
+    EXECUTE 'SELECT ' || call;
+    RETURN 'no error';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+    RETURN SQLSTATE || CASE WHEN hint <> '' THEN ', hint' ELSE '' END;
+END
+$$;
+
+SELECT distsys.rate_limit_create('api', quota => 100, period => '1 min');
+SELECT * FROM distsys.rate_limit_policy WHERE policy = 'api' AND changed_at <= clock_timestamp() \gset p_
+SELECT :'p_quota' AS quota, :'p_period' AS period, :'p_algorithm' AS algorithm, :'p_storage' AS storage, :'p_on_restart' AS on_restart,
+       :'p_on_error' AS on_error, :'p_in_transaction' AS in_transaction, :'p_mode' AS mode, :'p_time_zone' AS time_zone,
+       :'p_anchor' AS anchor, :'p_quota_unit' AS quota_unit, :'p_on_change' AS on_change;
+
+-- there already
+SELECT distsys.rate_limit_create('api', quota => 1, period => '1 s');
+SELECT distsys.rate_limit_create('api', quota => 1, period => '1 s', if_not_exists => true);
+SELECT quota FROM distsys.rate_limit_policy WHERE policy = 'api';
+
+-- a burst of its own, every built word
+SELECT distsys.rate_limit_create('full', quota => 10, period => '1 s', burst => 20, algorithm => 'token_bucket', storage => 'durable',
+    on_abort => 'refund', on_restart => 'empty', on_error => 'closed', in_transaction => 'forbid', mode => 'shadow', time_zone => 'UTC',
+    anchor => 'epoch', quota_unit => 'content-bytes');
+SELECT quota, burst, on_abort, on_restart, on_error, in_transaction, mode, quota_unit FROM distsys.rate_limit_policy WHERE policy = 'full';
+
+-- alter: what is NULL stays
+SELECT distsys.rate_limit_alter('full', quota => 30);
+SELECT quota, burst, period, mode FROM distsys.rate_limit_policy WHERE policy = 'full';
+SELECT distsys.rate_limit_alter('full', mode => 'enforce', in_transaction => 'allow', period => '2 s', burst => 5, on_change => 'reset');
+SELECT quota, burst, period, mode, in_transaction, on_change FROM distsys.rate_limit_policy WHERE policy = 'full';
+-- an option that is not the limit leaves alone what the last change said
+SELECT distsys.rate_limit_alter('full', quota_unit => 'requests');
+SELECT on_change, quota_unit FROM distsys.rate_limit_policy WHERE policy = 'full';
+-- the same rules as at creation, over the merged row
+SELECT distsys.rate_limit_alter('full', burst => 9223372036854775807);
+SELECT distsys.rate_limit_alter('full', period => '366 days', quota => 1);
+SELECT distsys.rate_limit_alter('full', burst => 9000000000000);
+SELECT distsys.rate_limit_alter('nope', quota => 1);
+
+-- effective at once in this session, at commit in others, undone by a rollback
+BEGIN;
+SELECT distsys.rate_limit_create('gone', quota => 1, period => '1 h');
+SELECT allowed FROM distsys.rate_limit_take('gone', 'k');
+ROLLBACK;
+SELECT allowed FROM distsys.rate_limit_take('gone', 'k');
+BEGIN;
+SAVEPOINT s;
+SELECT distsys.rate_limit_alter('api', quota => 7);
+SELECT quota FROM distsys.rate_limit_peek('api', 'k');
+ROLLBACK TO s;
+SELECT quota FROM distsys.rate_limit_peek('api', 'k');
+COMMIT;
+
+-- ordinary SQL, with ordinary constraints
+INSERT INTO distsys.rate_limit_policy (policy, quota, period) VALUES ('by_hand', 3, '1 h');
+SELECT allowed, quota, remaining FROM distsys.rate_limit_take('by_hand', 'k');
+UPDATE distsys.rate_limit_policy SET quota = 6 WHERE policy = 'by_hand';
+SELECT quota, remaining FROM distsys.rate_limit_peek('by_hand', 'k');
+DELETE FROM distsys.rate_limit_policy WHERE policy = 'by_hand';
+SELECT quota FROM distsys.rate_limit_peek('by_hand', 'k');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period) VALUES ('x', 0, '1 h');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period) VALUES ('x', 1, '0');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period) VALUES ('x', 1, '1 month');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period) VALUES ('x', 1, '1 year');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period) VALUES ('x', 9223372036854775807, '1 s');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period) VALUES ('gr' || chr(252) || 'n', 1, '1 s');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period) VALUES ('', 1, '1 s');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period, mode) VALUES ('x', 1, '1 s', 'off');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period, algorithm) VALUES ('x', 1, '1 s', 'gcra');
+
+-- the edges of a limit
+SELECT distsys.rate_limit_create('edge1', quota => 9223372036854775807, period => '0.000001 s');
+SELECT distsys.rate_limit_create('edge2', quota => 1, period => '366 days', burst => 291671);
+SELECT allowed, remaining FROM distsys.rate_limit_take('edge1', 'k', 9223372036854775807);
+SELECT allowed, remaining, reset_after > interval '100000000 days' AS reset FROM distsys.rate_limit_take('edge2', 'k', 291671);
+SELECT allowed, retry_after > interval '290000 days' AS long, retry_after_s FROM distsys.rate_limit_take('edge2', 'k', 291671);
+
+-- every bad argument of create
+SELECT call, pg_temp.fails('distsys.rate_limit_create(' || call || ')') FROM (VALUES
+    ($$NULL, 1, '1 s'$$), ($$'', 1, '1 s'$$), ($$E'a\tb', 1, '1 s'$$), ($$E'a\x7f', 1, '1 s'$$), ($$'gr' || chr(252) || 'n', 1, '1 s'$$),
+    ($$repeat('x', 63), 1, '1 s', if_not_exists => true$$), ($$repeat('x', 64), 1, '1 s'$$),
+    ($$'x', NULL, '1 s'$$), ($$'x', 0, '1 s'$$), ($$'x', -1, '1 s'$$),
+    ($$'x', 1, NULL$$), ($$'x', 1, '0'$$), ($$'x', 1, '-1 s'$$), ($$'x', 1, '1 month'$$), ($$'x', 1, '1 year'$$), ($$'x', 1, '367 days'$$),
+    ($$'x', 1, '2147483647 days'$$), ($$'x', 1, '1 mon -29 days'$$),
+    ($$'x', 1, '1 s', 0$$), ($$'x', 1, '1 s', -1$$),
+    ($$'x', 9223372036854775807, '1 s'$$), ($$'x', 1, '1 s', 9223372036855$$), ($$'x', 1, '366 days', 291672$$)) v(call);
+-- unknown words, known words that a later version builds, NULL where a word is needed
+SELECT call, pg_temp.fails($$distsys.rate_limit_create('x', 1, '1 s', $$ || call || ')') FROM (VALUES
+    ($$algorithm => 'tokens'$$), ($$algorithm => 'TOKEN_BUCKET'$$), ($$algorithm => ''$$), ($$algorithm => NULL$$),
+    ($$algorithm => 'gcra'$$), ($$algorithm => 'sliding_window_log'$$), ($$algorithm => 'sliding_window'$$),
+    ($$algorithm => 'fixed_window'$$), ($$algorithm => 'leaky_bucket'$$), ($$algorithm => 'calendar'$$),
+    ($$storage => 'disk'$$), ($$storage => NULL$$), ($$storage => 'shared'$$),
+    ($$on_abort => 'lose'$$), ($$on_abort => 'keep'$$),
+    ($$on_restart => 'half'$$), ($$on_restart => NULL$$), ($$on_error => 'ajar'$$), ($$on_error => NULL$$),
+    ($$in_transaction => 'maybe'$$), ($$in_transaction => NULL$$), ($$mode => 'off'$$), ($$mode => NULL$$),
+    ($$calendar_unit => 'fortnight'$$), ($$calendar_unit => 'month'$$),
+    ($$time_zone => 'Mars/Olympus'$$), ($$time_zone => NULL$$), ($$time_zone => 'Europe/Berlin'$$),
+    ($$anchor => 'last_hit'$$), ($$anchor => NULL$$), ($$anchor => 'first_hit'$$),
+    ($$block_for => '0'$$), ($$block_for => '1 month'$$), ($$block_for => '10 min'$$),
+    ($$quota_unit => ''$$), ($$quota_unit => NULL$$), ($$quota_unit => 'St' || chr(252) || 'ck'$$), ($$quota_unit => repeat('u', 64)$$),
+    ($$if_not_exists => NULL$$),
+    -- an unknown word is told before one that is not built
+    ($$algorithm => 'gcra', mode => 'off'$$)) v(call);
+-- alter and drop
+SELECT call, pg_temp.fails('distsys.rate_limit_' || call) FROM (VALUES
+    ($$alter(NULL)$$), ($$alter('')$$), ($$alter(repeat('x', 64))$$), ($$alter('nope')$$), ($$alter('api', quota => 0)$$),
+    ($$alter('api', period => '1 month')$$), ($$alter('api', burst => 0)$$), ($$alter('api', on_change => 'double')$$),
+    ($$alter('api', on_change => NULL)$$), ($$alter('api', algorithm => 'gcra')$$), ($$alter('api', storage => 'shared')$$),
+    ($$alter('api', mode => 'off')$$), ($$alter('api', block_for => '1 s')$$),
+    ($$drop(NULL)$$), ($$drop('')$$), ($$drop('nope')$$), ($$drop('api', if_exists => NULL)$$)) v(call);
+-- the hint is the call to make
+\set VERBOSITY default
+SELECT * FROM distsys.rate_limit_take('o''hara', 'k');
+\set VERBOSITY sqlstate
+
+-- read only
+BEGIN READ ONLY;
+SELECT distsys.rate_limit_create('ro', 1, '1 s');
+ROLLBACK;
+BEGIN READ ONLY;
+SELECT distsys.rate_limit_alter('api', quota => 1);
+ROLLBACK;
+BEGIN READ ONLY;
+SELECT distsys.rate_limit_drop('api');
+ROLLBACK;
+
+-- drop; the policy is unknown, its buckets are left to the sweep; a policy of the same name finds them
+SELECT allowed FROM distsys.rate_limit_take('api', 'k', 60);
+SELECT distsys.rate_limit_drop('api');
+SELECT allowed FROM distsys.rate_limit_take('api', 'k');
+SELECT distsys.rate_limit_drop('api');
+SELECT distsys.rate_limit_drop('api', if_exists => true);
+SELECT count(*) FROM distsys.rate_limit_bucket WHERE policy = 'api';
+SELECT distsys.rate_limit_create('api', quota => 100, period => '1 min');
+SELECT remaining < 100 AS found FROM distsys.rate_limit_peek('api', 'k');
+
+SELECT count(*) AS locks_left FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory';
+SELECT distsys.rate_limit_drop(policy) FROM (SELECT policy FROM distsys.rate_limit_policy ORDER BY policy) p;
+DELETE FROM distsys.rate_limit_bucket;
