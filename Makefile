@@ -21,7 +21,6 @@ REGRESS = $(sort $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql)))
 REGRESS_OPTS = --inputdir=test --outputdir=. --load-extension=distsys
 ISOLATION = $(sort $(patsubst test/specs/%.spec,%,$(wildcard test/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test --outputdir=. --load-extension=distsys
-TAP_TESTS = 1
 
 EXTRA_CLEAN = distsys--$(EXTVERSION).sql META.json $(patsubst %.c,%,$(wildcard test/unit/*_test.c)) output_iso tmp_check build
 
