@@ -213,23 +213,6 @@ wait_within(LockRequest *request, int64 wait_us)
 	return true;
 }
 
-/*
- * A lock that was waited for in a subtransaction belongs to the transaction
- * now. Who releases it must own it: the statement that runs takes it over.
- */
-static void
-own_lock(const LOCKTAG *tag, LOCKMODE mode)
-{
-	ResourceOwner owner = CurrentResourceOwner;
-
-	if (owner == CurTransactionResourceOwner)
-		return;
-	(void) LockAcquire(tag, mode, false, true);
-	CurrentResourceOwner = CurTransactionResourceOwner;
-	(void) LockRelease(tag, mode, false);
-	CurrentResourceOwner = owner;
-}
-
 bool
 keylock_wait(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us)
 {
@@ -239,8 +222,6 @@ keylock_wait(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us)
 		return true;
 	if (!wait_within(&request, wait_us))
 		return false;
-	if (wait_us != KEYLOCK_FOR_EVER)
-		own_lock(tag, mode);
 	held++;
 	return true;
 }
