@@ -21,8 +21,9 @@ as_user() {
 	if [ "$(id -un)" = "$run_as" ]; then "$@"; else runuser -u "$run_as" -- "$@"; fi
 }
 
-server_start() {
-	local dir=$1 preload=${2:-}
+server_start() (
+	dir=$1 preload=${2:-}
+	cd "$dir"			# the user may not enter the folder that we are in
 	as_user "$bindir/initdb" -D "$dir/data" -A trust -U postgres --no-sync --no-instructions >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; return 1; }
 	as_user tee -a "$dir/data/postgresql.conf" >/dev/null <<-EOT
 		listen_addresses = ''
@@ -35,8 +36,8 @@ server_start() {
 		${3:-}
 	EOT
 	as_user "$bindir/pg_ctl" -D "$dir/data" -w -l "$dir/server.log" start >/dev/null || { tail -20 "$dir/server.log" >&2; return 1; }
-}
+)
 
 server_stop() {
-	as_user "$bindir/pg_ctl" -D "$1/data" -m immediate -w stop >/dev/null 2>&1 || true
+	(cd "$1" && as_user "$bindir/pg_ctl" -D "$1/data" -m immediate -w stop) >/dev/null 2>&1 || true
 }
