@@ -40,3 +40,8 @@ $(OBJS): $(wildcard src/*.h src/*/*.h)
 .PHONY: lint
 lint: all
 	PG_CONFIG=$(PG_CONFIG) script/lint
+
+# build/postgresql-NN-distsys_VERSION_ARCH.deb
+.PHONY: deb
+deb: all
+	PG_CONFIG=$(PG_CONFIG) script/deb
