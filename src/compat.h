@@ -77,8 +77,10 @@ heap_update_compat(Relation rel, ItemPointer otid, HeapTuple newtup, CommandId c
 /* 16: RelFileNode became RelFileLocator. */
 #if PG_VERSION_NUM < 160000
 #define XL_SEQ_REC_SET_LOCATOR(rec, rel) ((rec).node = (rel)->rd_node)
+#define RELATION_LOCATOR(rel) ((rel)->rd_node)
 #else
 #define XL_SEQ_REC_SET_LOCATOR(rec, rel) ((rec).locator = (rel)->rd_locator)
+#define RELATION_LOCATOR(rel) ((rel)->rd_locator)
 #endif
 
 #endif							/* DISTSYS_COMPAT_H */

@@ -46,7 +46,7 @@ enum
  * Keys that were refused last time, by hash: for these the unlocked read
  * comes first, since it most likely settles the call. A hint only.
  */
-#define REFUSED_HINTS 256
+#define REFUSED_HINTS 1024
 
 static uint32 refused_hints[REFUSED_HINTS];
 

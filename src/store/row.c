@@ -36,7 +36,7 @@
 #include "store/row.h"
 
 #define MAX_KEY 3
-#define TID_HINTS 256			/* a power of two */
+#define TID_HINTS 1024			/* a power of two */
 
 /* What the primary key of a table looks like; void when relid is invalid. */
 typedef struct RowShape
@@ -54,6 +54,7 @@ typedef struct TidHint
 	Oid			relid;
 	uint32		hash;
 	ItemPointerData tid;
+	Buffer		buffer;			/* where its page was */
 } TidHint;
 
 static TidHint hints[TID_HINTS];
@@ -286,6 +287,18 @@ remember(const RowShape *shape, uint32 hash, ItemPointer tid)
 	hint->relid = shape->relid;
 	hint->hash = hash;
 	hint->tid = *tid;
+	hint->buffer = InvalidBuffer;
+}
+
+/* Pins the page where it was the last time, without asking the file for its length; InvalidBuffer: the page is gone. */
+static Buffer
+read_remembered_page(Relation rel, BlockNumber block, Buffer recent)
+{
+	if (BufferIsValid(recent) && ReadRecentBuffer(RELATION_LOCATOR(rel), MAIN_FORKNUM, block, recent))
+		return recent;
+	if (block >= RelationGetNumberOfBlocks(rel))
+		return InvalidBuffer;
+	return ReadBuffer(rel, block);
 }
 
 static bool
@@ -300,13 +313,13 @@ key_matches(Relation rel, const RowShape *shape, const Datum *key, HeapTuple tup
 }
 
 /*
- * One step along a row's versions. Returns true when this is the version that
+ * One step along a row's versions, in the page of *tid, which is pinned and
+ * released here. Returns true when this is the version that
  * the snapshot sees (*found: a copy); else *tid is where to look next, or invalid.
  */
 static bool
-follow_version(Relation rel, ItemPointer tid, Snapshot snapshot, TransactionId *expected_xmin, HeapTuple *found)
+follow_version(Relation rel, Buffer buffer, ItemPointer tid, Snapshot snapshot, TransactionId *expected_xmin, HeapTuple *found)
 {
-	Buffer		buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(tid));
 	OffsetNumber offset = ItemPointerGetOffsetNumber(tid);
 	HeapTupleData tuple;
 	ItemId		item = NULL;
@@ -359,6 +372,7 @@ read_by_hint(Relation rel, const RowShape *shape, const Datum *key, uint32 hash,
 {
 	TidHint    *hint = &hints[hash & (TID_HINTS - 1)];
 	ItemPointerData tid = hint->tid;
+	Buffer		buffer = hint->buffer;
 	TransactionId expected_xmin = InvalidTransactionId;
 	HeapTuple	found = NULL;
 
@@ -366,14 +380,16 @@ read_by_hint(Relation rel, const RowShape *shape, const Datum *key, uint32 hash,
 		return NULL;
 	while (ItemPointerIsValid(&tid))
 	{
-		if (ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(rel))
+		buffer = read_remembered_page(rel, ItemPointerGetBlockNumber(&tid), buffer);
+		if (!BufferIsValid(buffer))
 			return NULL;
-		if (follow_version(rel, &tid, snapshot, &expected_xmin, &found))
+		if (follow_version(rel, buffer, &tid, snapshot, &expected_xmin, &found))
 			break;
 	}
 	if (found == NULL || !key_matches(rel, shape, key, found))
 		return NULL;
 	hint->tid = found->t_self;
+	hint->buffer = buffer;
 	return found;
 }
 
