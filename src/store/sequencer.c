@@ -65,7 +65,8 @@ static int	max_marks = 0;
 static AbortedRange *aborted = NULL;
 static int	naborted = 0;
 static int	max_aborted = 0;
-static bool flushed = false;
+static bool committing = false;
+static bool storing = false;	/* stays true when an error has left the tuplestore half written */
 
 static void
 forget_pending(void)
@@ -78,7 +79,8 @@ forget_pending(void)
 	nmarks = max_marks = 0;
 	aborted = NULL;
 	naborted = max_aborted = 0;
-	flushed = false;
+	committing = false;
+	storing = false;
 }
 
 static void
@@ -123,21 +125,39 @@ mark_subtransaction(void)
 	nmarks++;
 }
 
+/*
+ * A temporary file that was full once has lost events that were accepted
+ * before. The error may have been caught: the transaction must not commit without them.
+ */
+static void
+check_store(void)
+{
+	if (storing)
+		ereport(ERROR,
+				(errcode(ERRCODE_IO_ERROR),
+				 errmsg("events of this transaction could not be stored"),
+				 errdetail("An earlier outbox_publish() failed while it wrote to a temporary file."),
+				 errhint("Roll back and retry the transaction.")));
+}
+
 void
 sequencer_append(const Datum *values, const bool *nulls)
 {
 	MemoryContext caller;
 
-	if (flushed)
+	if (committing)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot publish after the events of this transaction were written"),
 				 errdetail("Something that runs at the very end of COMMIT has published.")));
+	check_store();
 	if (pending == NULL)
 		begin_pending();
 	mark_subtransaction();
 	caller = MemoryContextSwitchTo(TopTransactionContext);
+	storing = true;
 	tuplestore_putvalues(pending, pending_desc, (Datum *) values, (bool *) nulls);
+	storing = false;
 	MemoryContextSwitchTo(caller);
 	npending++;
 }
@@ -181,10 +201,12 @@ live_events(void)
 	return n;
 }
 
+/* Asked at the beginning of COMMIT; what is published from now on would be lost. */
 static bool
-has_pending(void)
+begin_commit(void)
 {
-	return pending != NULL && live_events() > 0;
+	committing = true;
+	return pending != NULL;
 }
 
 /* ---- writing them ---- */
@@ -220,7 +242,7 @@ insert_pending(Relation rel, int64 position)
 }
 
 static void
-flush_pending(void)
+write_pending(void)
 {
 	Relation	rel = row_open_write(TABLE_OUTBOX_EVENT, "COMMIT with published events");
 	LOCKTAG		tag;
@@ -229,17 +251,30 @@ flush_pending(void)
 	(void) LockAcquire(&tag, ShareLock, false, false);
 	insert_pending(rel, position_draw(live_events()));
 	row_close(rel);
-	flushed = true;
 }
 
 static void
-refuse_prepare(void)
+flush_pending(void)
 {
-	if (has_pending())
+	check_store();
+	if (live_events() > 0)
+		write_pending();
+	tuplestore_end(pending);	/* a file that is open at the end of a commit is reported as a leak */
+	pending = NULL;
+}
+
+static void
+pre_prepare(void)
+{
+	if (!begin_commit())
+		return;
+	if (storing || live_events() > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot PREPARE a transaction that has published events"),
 				 errhint("Events get their position at COMMIT.")));
+	tuplestore_end(pending);
+	pending = NULL;
 }
 
 static void
@@ -249,9 +284,9 @@ sequencer_end(bool committed)
 }
 
 static const XactActions sequencer_actions = {
-	.pending = has_pending,
+	.pending = begin_commit,
 	.pre_commit = flush_pending,
-	.pre_prepare = refuse_prepare,
+	.pre_prepare = pre_prepare,
 	.end = sequencer_end,
 	.sub_end = sequencer_sub_end
 };
@@ -321,12 +356,20 @@ wait_for_commits(const LOCKTAG *tag, TimestampTz until)
 int64
 sequencer_settle(void)
 {
+	/* valid for one incarnation of the extension: another starts its counter anew */
+	static Oid	known_for = InvalidOid;
 	static int64 known = 0;
+	Oid			counter = catalog_relid(SEQUENCE_POSITION);
 	TimestampTz until;
 	int64		head;
 
 	if (RecoveryInProgress())
 		return recorded_bound();
+	if (known_for != counter)
+	{
+		known_for = counter;
+		known = 0;
+	}
 	head = position_head();
 	if (head == known)
 		return head;			/* nothing was drawn since */
