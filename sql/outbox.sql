@@ -72,6 +72,7 @@ CREATE TABLE distsys.outbox_cursor (
     pid          int NOT NULL,
     claim_base   bigint NOT NULL,
     receipt_last bigint NOT NULL,
+    ttl_through  bigint NOT NULL,
     expires_at   timestamptz NOT NULL,
     expires_boot bigint NOT NULL,
     clock_id     bigint NOT NULL,
@@ -177,7 +178,7 @@ COMMENT ON FUNCTION distsys.outbox_publish_bytes(text, text, bytea, text, jsonb,
 
 CREATE FUNCTION distsys.outbox_publish_all(topic text, events jsonb) RETURNS uuid[]
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_outbox_publish_all';
-COMMENT ON FUNCTION distsys.outbox_publish_all(text, jsonb) IS 'Publishes an array of events [{"type", "payload", "key", "headers", "id"}, ...], type and payload required, in this order at consecutive positions. Returns their ids. 22023 for anything else, with the element in DETAIL.';
+COMMENT ON FUNCTION distsys.outbox_publish_all(text, jsonb) IS 'Publishes an array of events [{"type", "payload", "key", "headers", "id"}, ...], type and payload required, in this order at consecutive positions. Returns their ids. 22023 for anything else, with the element in DETAIL; 22P02 for an id that is not a UUID.';
 
 -- Reading --------------------------------------------------------------------
 
@@ -204,7 +205,7 @@ COMMENT ON FUNCTION distsys.outbox_group_drop(text, text, boolean) IS 'Drops a g
 
 CREATE FUNCTION distsys.outbox_fetch(topic text, group_name text, member text, max_events int DEFAULT 100) RETURNS SETOF distsys.outbox_delivery
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'distsys_outbox_fetch';
-COMMENT ON FUNCTION distsys.outbox_fetch(text, text, text, int) IS 'Hands at most max_events to a member (1..63 bytes), in the order of positions: what another member lost, retries that are due, new events. No row while another member holds a claim; a claim ends with its ttl, and at once when the connection that fetched is gone. The position moves only over what was acknowledged.';
+COMMENT ON FUNCTION distsys.outbox_fetch(text, text, text, int) IS 'Hands at most max_events to a member (1..63 bytes), in the order of positions: what another member lost, retries that are due, new events. No row while another member holds a claim; a claim ends with its ttl, counted for the events that were fetched first and are not settled (fetching more does not prolong it, settling them does), and at once when the connection that fetched is gone. The position moves only over what was acknowledged.';
 
 CREATE FUNCTION distsys.outbox_ack(topic text, group_name text, receipts bigint[]) RETURNS int
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_outbox_ack';

@@ -129,9 +129,8 @@ batch_add(Batch *batch, const OutboxEvent *event, int32 attempt, bool retried)
 }
 
 static bool
-in_flight(int64 position, void *arg)
+in_flight(const Cursor *cursor, int64 position)
 {
-	const Cursor *cursor = (const Cursor *) arg;
 	int			low = 0;
 	int			high = cursor->nin_flight;
 
@@ -145,6 +144,15 @@ in_flight(int64 position, void *arg)
 			high = middle;
 	}
 	return low < cursor->nin_flight && cursor->in_flight[low].position == position;
+}
+
+/* Retries that this fetch passes over. */
+static bool
+not_for_caller(int64 position, void *arg)
+{
+	const GroupWork *work = (const GroupWork *) arg;
+
+	return in_flight(&work->cursor, position) || event_hidden_from_caller(work->topic.datum, position);
 }
 
 /* Does somebody hold a live claim? */
@@ -179,7 +187,8 @@ take_over(GroupWork *work, Batch *batch, bool lost)
 		Delivery	delivery = cursor->in_flight[i];
 		OutboxEvent event;
 
-		if (batch->n == batch->max || !(lost || delivery.receipt < cursor->claim_base))
+		if (batch->n == batch->max || !(lost || delivery.receipt < cursor->claim_base) ||
+			event_hidden_from_caller(work->topic.datum, delivery.position))
 		{
 			cursor->in_flight[kept++] = delivery;
 			continue;
@@ -209,7 +218,7 @@ add_retries(GroupWork *work, Batch *batch, TimestampTz now)
 	if (max == 0)
 		return;
 	entries = palloc(max * sizeof(RetryEntry));
-	n = retry_due(&work->topic, &work->group, now, max, in_flight, &work->cursor, entries);
+	n = retry_due(&work->topic, &work->group, now, max, not_for_caller, work, entries);
 	for (int i = 0; i < n; i++)
 		batch_add(batch, &entries[i].event, entries[i].attempts + 1, true);
 }
@@ -251,12 +260,36 @@ compare_positions(const void *a, const void *b)
 	return pa < pb ? -1 : pa > pb;
 }
 
+/*
+ * The ttl runs for the receipts up to ttl_through, and anew for the others
+ * when those are settled. So fetching more and more does not keep an event in
+ * flight that its member has lost sight of.
+ */
+static bool
+ttl_runs(const Cursor *cursor)
+{
+	for (int i = 0; i < cursor->nin_flight; i++)
+	{
+		if (cursor->in_flight[i].receipt <= cursor->ttl_through)
+			return true;
+	}
+	return false;
+}
+
+static void
+start_ttl(GroupWork *work, const ClockReading *now)
+{
+	work->cursor.ttl_through = work->cursor.receipt_last;
+	work->cursor.deadline = deadline_after(now, work->config.ttl_us);
+}
+
 /* Gives the batch its receipts and puts it in flight under this caller's claim. */
 static void
 claim_batch(GroupWork *work, Batch *batch, const NameArg *member, bool new_claim, const ClockReading *now)
 {
 	Cursor	   *cursor = &work->cursor;
 	int64		receipt = batch->n > 0 ? receipt_draw(batch->n) : cursor->receipt_last + 1;
+	bool		new_ttl = new_claim || !ttl_runs(cursor);
 	Delivery   *all = palloc((cursor->nin_flight + batch->n + 1) * sizeof(Delivery));
 
 	for (int i = 0; i < batch->n; i++)
@@ -277,7 +310,8 @@ claim_batch(GroupWork *work, Batch *batch, const NameArg *member, bool new_claim
 		cursor->receipt_last = receipt + batch->n - 1;
 	cursor->member = member->datum;
 	cursor->pid = MyProcPid;
-	cursor->deadline = deadline_after(now, work->config.ttl_us);
+	if (new_ttl)
+		start_ttl(work, now);
 }
 
 static void
@@ -310,6 +344,7 @@ fetch_locked(GroupWork *work, const NameArg *member, int32 max_events, int64 bou
 	bool		live = claimed(&work->cursor, &now);
 	bool		lost = work->cursor.nin_flight > 0 && !live;
 	bool		new_claim = lost || !same_member(&work->cursor, member);
+	int			before = work->cursor.nin_flight;
 
 	if (live && new_claim)
 		return false;			/* somebody else's */
@@ -319,7 +354,7 @@ fetch_locked(GroupWork *work, const NameArg *member, int32 max_events, int64 bou
 	take_over(work, batch, lost);
 	add_retries(work, batch, now.wall);
 	add_new_events(work, batch, bound);
-	if (batch->n == 0 && !lost)
+	if (batch->n == 0 && work->cursor.nin_flight == before)
 		return false;
 	claim_batch(work, batch, member, new_claim, &now);
 	advance_position(&work->cursor);
@@ -416,6 +451,12 @@ close_deliveries(GroupWork *work, int64 settled)
 	{
 		leave_unchanged(work);
 		return;
+	}
+	if (!ttl_runs(&work->cursor))
+	{
+		ClockReading now = clock_read();
+
+		start_ttl(work, &now);
 	}
 	advance_position(&work->cursor);
 	write_cursor(work);

@@ -51,6 +51,21 @@ event_read(Datum topic, int64 position, OutboxEvent *event)
 	return row != NULL;
 }
 
+bool
+event_hidden_from_caller(Datum topic, int64 position)
+{
+	Relation	rel = row_open_read(TABLE_OUTBOX_EVENT);
+	int64		after = position - 1;
+	RowScan    *scan = row_scan_begin(rel, 1, &topic, &after);
+	HeapTuple	row = row_scan_next(scan);
+	bool		hidden = row != NULL && DatumGetInt64(row_get(rel, row, EVENT_POSITION, NULL)) == position &&
+		!row_scan_caller_sees(scan);
+
+	row_scan_end(scan);
+	row_close(rel);
+	return hidden;
+}
+
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_outbox_read);
 
 /*

@@ -23,5 +23,7 @@ extern void event_from_row(Relation rel, HeapTuple row, int first, OutboxEvent *
 extern void event_columns(const OutboxEvent *event, Datum *values, bool *nulls);
 /* Reads one event of the log; false: it is gone. What is read is durable. */
 extern bool event_read(Datum topic, int64 position, OutboxEvent *event);
+/* Is the event newer than the caller's own snapshot? Then its rows could not be read either. */
+extern bool event_hidden_from_caller(Datum topic, int64 position);
 
 #endif							/* DISTSYS_EVENT_H */

@@ -51,6 +51,7 @@ enum
 	CURSOR_PID,
 	CURSOR_CLAIM_BASE,
 	CURSOR_RECEIPT_LAST,
+	CURSOR_TTL_THROUGH,
 	CURSOR_EXPIRES_AT,
 	CURSOR_EXPIRES_BOOT,
 	CURSOR_CLOCK_ID,
@@ -181,6 +182,7 @@ cursor_read_locked(Relation rel, const NameArg *topic, const NameArg *group, Cur
 	cursor->pid = DatumGetInt32(values[CURSOR_PID - 1]);
 	cursor->claim_base = DatumGetInt64(values[CURSOR_CLAIM_BASE - 1]);
 	cursor->receipt_last = DatumGetInt64(values[CURSOR_RECEIPT_LAST - 1]);
+	cursor->ttl_through = DatumGetInt64(values[CURSOR_TTL_THROUGH - 1]);
 	cursor->deadline.wall = DatumGetTimestampTz(values[CURSOR_EXPIRES_AT - 1]);
 	cursor->deadline.boot = DatumGetInt64(values[CURSOR_EXPIRES_BOOT - 1]);
 	cursor->deadline.id = DatumGetInt64(values[CURSOR_CLOCK_ID - 1]);
@@ -236,6 +238,7 @@ cursor_write(Relation rel, HeapTuple old, const NameArg *topic, const NameArg *g
 	values[CURSOR_PID - 1] = Int32GetDatum(cursor->pid);
 	values[CURSOR_CLAIM_BASE - 1] = Int64GetDatum(cursor->claim_base);
 	values[CURSOR_RECEIPT_LAST - 1] = Int64GetDatum(cursor->receipt_last);
+	values[CURSOR_TTL_THROUGH - 1] = Int64GetDatum(cursor->ttl_through);
 	values[CURSOR_EXPIRES_AT - 1] = TimestampTzGetDatum(cursor->deadline.wall);
 	values[CURSOR_EXPIRES_BOOT - 1] = Int64GetDatum(cursor->deadline.boot);
 	values[CURSOR_CLOCK_ID - 1] = Int64GetDatum(cursor->deadline.id);

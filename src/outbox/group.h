@@ -40,6 +40,7 @@ typedef struct Cursor
 	int32		pid;			/* of the backend that fetched */
 	int64		claim_base;
 	int64		receipt_last;
+	int64		ttl_through;	/* the deadline counts for receipts up to this one */
 	Deadline	deadline;
 	Delivery   *in_flight;		/* in the order of their positions */
 	int			nin_flight;

@@ -178,6 +178,12 @@ member_is(const JsonbValue *key, const char *name)
 	return key->val.string.len == (int) strlen(name) && memcmp(key->val.string.val, name, key->val.string.len) == 0;
 }
 
+static bool
+known_member(const JsonbValue *key)
+{
+	return member_is(key, "type") || member_is(key, "key") || member_is(key, "headers") || member_is(key, "id");
+}
+
 /* Reads one element of the array into *event; returns its id. */
 static Datum
 event_from_json(int ord, JsonbContainer *object, const NameArg *topic, OutboxEvent *event)
@@ -194,14 +200,14 @@ event_from_json(int ord, JsonbContainer *object, const NameArg *topic, OutboxEve
 	while ((token = JsonbIteratorNext(&iterator, &key, false)) == WJB_KEY)
 	{
 		(void) JsonbIteratorNext(&iterator, &value, true);
-		if (value.type == jbvNull && !member_is(&key, "payload"))
+		if (member_is(&key, "payload"))
+			set_payload(event, JsonbValueToJsonb(&value));
+		else if (value.type == jbvNull && known_member(&key))
 			continue;
-		if (member_is(&key, "type"))
+		else if (member_is(&key, "type"))
 			set(event, EVENT_TYPE, member_text(ord, &value, "type"));
 		else if (member_is(&key, "key"))
 			set(event, EVENT_KEY, member_text(ord, &value, "key"));
-		else if (member_is(&key, "payload"))
-			set_payload(event, JsonbValueToJsonb(&value));
 		else if (member_is(&key, "headers"))
 			set_headers(event, JsonbValueToJsonb(&value));
 		else if (member_is(&key, "id"))

@@ -24,23 +24,24 @@ typedef struct Horizon
 	int64		below;			/* and whose position is lower */
 } Horizon;
 
+/* Nothing above the settled bound: an event below it may still appear, and would count as removed. */
 static Horizon
-horizon_of(const NameArg *topic, TimestampTz now)
+horizon_of(const NameArg *topic, TimestampTz now, int64 settled)
 {
-	Horizon		horizon = {.before = DT_NOEND, .below = PG_INT64_MAX};
+	Horizon		horizon = {.before = DT_NOEND, .below = settled + 1};
 	int64		retention_us;
 
 	if (topic_retention(topic, &retention_us))
 	{
 		horizon.before = now - retention_us;
-		horizon.below = cursor_lowest(topic);
+		horizon.below = Min(horizon.below, cursor_lowest(topic));
 	}
 	return horizon;				/* a dropped topic: everything */
 }
 
 /* Removes up to max events of a topic; returns how many. */
 static int64
-trim_topic(Relation rel, const NameArg *topic, TimestampTz now, int64 max)
+trim_topic(Relation rel, const NameArg *topic, TimestampTz now, int64 settled, int64 max)
 {
 	Horizon		horizon;
 	RowScan    *scan;
@@ -49,7 +50,7 @@ trim_topic(Relation rel, const NameArg *topic, TimestampTz now, int64 max)
 	int64		through = 0;
 
 	topic_lock(topic);
-	horizon = horizon_of(topic, now);
+	horizon = horizon_of(topic, now, settled);
 	scan = row_scan_begin(rel, 1, &topic->datum, NULL);
 	while (removed < max && (row = row_scan_next(scan)) != NULL)
 	{
@@ -89,13 +90,14 @@ outbox_retention(JobSlice *slice)
 {
 	Relation	rel = row_open_write(TABLE_OUTBOX_EVENT, "outbox_retention()");
 	TimestampTz now = clock_wall();
+	int64		settled = sequencer_settle();
 	NameArg		topic;
 	bool		found = next_topic(rel, NULL, &topic);
 
 	slice->rows_removed = 0;
 	while (found && slice->rows_removed < slice->max_rows)
 	{
-		slice->rows_removed += trim_topic(rel, &topic, now, slice->max_rows - slice->rows_removed);
+		slice->rows_removed += trim_topic(rel, &topic, now, settled, slice->max_rows - slice->rows_removed);
 		found = next_topic(rel, &topic, &topic);
 	}
 	row_close(rel);
