@@ -314,7 +314,8 @@ parse_start(FunctionCallInfo fcinfo, int argno, const NameArg *topic)
 		(void) topic_check_retained(topic, position);
 		return position;
 	}
-	if (!isdigit((unsigned char) word[0]))
+	/* a timestamp may begin with a day's name, depending on DateStyle */
+	if (word[0] == '-' || strpbrk(word, "0123456789") == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("start_from \"%s\" is unknown", word),
