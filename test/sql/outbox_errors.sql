@@ -152,3 +152,4 @@ UPDATE distsys.outbox_group SET ttl = '1 ms';
 -- after all these errors nothing is held
 SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory';
 SELECT distsys.outbox_group_drop('errors', 'g'), distsys.outbox_topic_drop('errors');
+DELETE FROM distsys.outbox_event_log WHERE aggregatetype IN ('errors');

@@ -259,3 +259,4 @@ SELECT type FROM distsys.outbox_read('other');
 SELECT topic, head > oldest AS head, bytes > 0 AS bytes FROM distsys.outbox_topics WHERE topic IN ('publish', 'other') ORDER BY 1;
 SELECT distsys.outbox_topic_drop('publish'), distsys.outbox_topic_drop('other');
 SELECT * FROM distsys.outbox_read('publish');
+DELETE FROM distsys.outbox_event_log WHERE aggregatetype IN ('publish', 'other');
