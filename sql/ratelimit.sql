@@ -21,7 +21,7 @@ CREATE TABLE distsys.rate_limit_policy (
     quota_unit     text NOT NULL DEFAULT 'requests' CHECK (octet_length(quota_unit) BETWEEN 1 AND 63 AND quota_unit ~ '^[ -~]+$'),
     on_change      text NOT NULL DEFAULT 'proportionally' CHECK (on_change IN ('reset', 'proportionally', 'as_is', 'additive')),
     changed_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    CHECK (extract(epoch FROM period)::numeric * 1000000 * coalesce(burst, quota) < 9223372036854775808)
+    CHECK (extract(epoch FROM period) * 1000000 / pg_catalog.gcd(extract(epoch FROM period) * 1000000, quota::numeric) * coalesce(burst, quota) < 9223372036854775808)
 );
 COMMENT ON TABLE distsys.rate_limit_policy IS 'Rate limit policies; ordinary SQL, effective at commit. burst NULL: the quota.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON distsys.rate_limit_policy
@@ -39,7 +39,7 @@ CREATE TABLE distsys.rate_limit_bucket (
     burst      bigint NOT NULL,
     PRIMARY KEY (policy, key)
 ) WITH (fillfactor = 50, vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
-COMMENT ON TABLE distsys.rate_limit_bucket IS 'Internal: durable buckets. No row is a full bucket. credit counts units of token x microsecond: a token costs period_us, each microsecond adds quota. Read it with distsys.rate_limit_peek().';
+COMMENT ON TABLE distsys.rate_limit_bucket IS 'Internal: durable buckets. No row is a full bucket. quota and period_us are those of the last take, without common divisors; credit counts units of token x microsecond: a token costs period_us, each microsecond adds quota. Read it with distsys.rate_limit_peek().';
 SELECT pg_catalog.pg_extension_config_dump('distsys.rate_limit_bucket', '');
 
 CREATE TYPE distsys.rate_limit_result AS (
@@ -74,7 +74,7 @@ CREATE FUNCTION distsys.rate_limit_alter(policy text, quota bigint DEFAULT NULL,
     time_zone text DEFAULT NULL, anchor text DEFAULT NULL, block_for interval DEFAULT NULL, quota_unit text DEFAULT NULL,
     on_change text DEFAULT 'proportionally') RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_alter';
-COMMENT ON FUNCTION distsys.rate_limit_alter(text, bigint, interval, bigint, text, text, text, text, text, text, text, text, text, text, interval, text, text) IS 'Changes what is not NULL; effective at commit. on_change says what becomes of buckets in use: proportionally (as full as they were) | as_is (the same tokens) | additive (and the growth of the burst) | reset (full). 42704 unknown.';
+COMMENT ON FUNCTION distsys.rate_limit_alter(text, bigint, interval, bigint, text, text, text, text, text, text, text, text, text, text, interval, text, text) IS 'Changes what is not NULL; effective at commit. on_change says what becomes of buckets in use when quota, period or burst change: proportionally (as full as they were) | as_is (the same tokens) | additive (and the growth of the burst) | reset (full). 42704 unknown.';
 
 CREATE FUNCTION distsys.rate_limit_drop(policy text, if_exists boolean DEFAULT false) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_drop';

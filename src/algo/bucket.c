@@ -26,6 +26,23 @@ least(int128_t value, int64_t bound)
 	return value < bound ? (int64_t) value : bound;
 }
 
+void
+bucket_limit_reduce(BucketLimit *limit)
+{
+	int64_t		a = limit->quota;
+	int64_t		b = limit->period_us;
+
+	while (b != 0)
+	{
+		int64_t		rest = a % b;
+
+		a = b;
+		b = rest;
+	}
+	limit->quota /= a;
+	limit->period_us /= a;
+}
+
 bool
 bucket_limit_fits(const BucketLimit *limit)
 {

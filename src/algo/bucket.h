@@ -48,6 +48,11 @@ typedef enum BucketChange
 	BUCKET_ADDITIVE				/* the same tokens and what the burst has grown */
 } BucketChange;
 
+/*
+ * The same rate in the smallest numbers: 10 million a month is 1 per 259,200 us.
+ * What is stored and computed with is reduced.
+ */
+extern void bucket_limit_reduce(BucketLimit *limit);
 /* Does burst * period_us fit, so that nothing below overflows? */
 extern bool bucket_limit_fits(const BucketLimit *limit);
 extern BucketState bucket_full(const BucketLimit *limit, int64_t now_us);

@@ -96,8 +96,8 @@ append_ietf(StringInfo json, const RateTake *takes, int n)
 
 		appendStringInfoString(&policies, i > 0 ? ", " : "");
 		append_sf_string(&policies, take->policy.data, take->policy.len);
-		append_parameter(&policies, "q", take->config.limit.quota);
-		append_parameter(&policies, "w", seconds_up(take->config.limit.period_us));
+		append_parameter(&policies, "q", take->config.quota);
+		append_parameter(&policies, "w", seconds_up(take->config.period_us));
 		if (strcmp(take->config.quota_unit, "requests") != 0)
 		{
 			appendStringInfoString(&policies, ";qu=");

@@ -72,6 +72,8 @@ reread_limit(RateTake *take)
 
 	rate_policy_get(&take->policy, &fresh);
 	take->config.limit = fresh.limit;
+	take->config.quota = fresh.quota;
+	take->config.period_us = fresh.period_us;
 	take->config.on_change = fresh.on_change;
 	take->config.changed_at = fresh.changed_at;
 }
@@ -261,7 +263,7 @@ check_transaction(const RateTake *takes, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		if (takes[i].config.forbid_transaction && IsTransactionBlock())
+		if (takes[i].config.forbid_transaction && (IsTransactionBlock() || (MyXactFlags & XACT_FLAGS_PIPELINING)))
 			ereport(ERROR,
 					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 					 errmsg("rate limit policy \"%s\" forbids transaction blocks", name_cstring(takes[i].policy)),

@@ -48,7 +48,7 @@ take_columns(const RateTake *take, Datum *values, bool *nulls)
 	values[OUT_REASON] = CStringGetTextDatum(reasons[take->reason]);
 	values[OUT_POLICY] = take->policy.datum;
 	values[OUT_KEY] = take->key.datum;
-	values[OUT_QUOTA] = Int64GetDatum(take->config.limit.quota);
+	values[OUT_QUOTA] = Int64GetDatum(take->config.quota);
 	values[OUT_REMAINING] = Int64GetDatum(take->verdict.remaining);
 	nulls[OUT_RETRY_AFTER] = nulls[OUT_RETRY_AFTER_S] = retry_us <= 0;
 	values[OUT_RETRY_AFTER] = interval_datum(retry_us);

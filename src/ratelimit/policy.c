@@ -76,11 +76,14 @@ load(void *entry, Relation rel, HeapTuple tuple)
 	bool		isnull;
 	Datum		burst;
 
-	policy->limit.quota = DatumGetInt64(row_get(rel, tuple, ATTR_QUOTA, NULL));
-	policy->limit.period_us = interval_to_us(DatumGetIntervalP(row_get(rel, tuple, ATTR_PERIOD, NULL)),
-											 "period", 1, PERIOD_MAX, NULL);
+	policy->quota = DatumGetInt64(row_get(rel, tuple, ATTR_QUOTA, NULL));
+	policy->period_us = interval_to_us(DatumGetIntervalP(row_get(rel, tuple, ATTR_PERIOD, NULL)),
+									   "period", 1, PERIOD_MAX, NULL);
 	burst = row_get(rel, tuple, ATTR_BURST, &isnull);
-	policy->limit.burst = isnull ? policy->limit.quota : DatumGetInt64(burst);
+	policy->limit.quota = policy->quota;
+	policy->limit.period_us = policy->period_us;
+	policy->limit.burst = isnull ? policy->quota : DatumGetInt64(burst);
+	bucket_limit_reduce(&policy->limit);
 	policy->mode = (RateMode) word_index(row_get(rel, tuple, ATTR_MODE, NULL), modes);
 	policy->forbid_transaction = word_index(row_get(rel, tuple, ATTR_IN_TRANSACTION, NULL), in_transactions) == 1;
 	policy->on_change = (BucketChange) word_index(row_get(rel, tuple, ATTR_ON_CHANGE, NULL), changes);
@@ -215,12 +218,13 @@ check_fits(int64 quota, int64 period_us, int64 burst)
 {
 	BucketLimit limit = {quota, period_us, burst};
 
+	bucket_limit_reduce(&limit);
 	if (!bucket_limit_fits(&limit))
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				 errmsg("burst times period is out of range"),
-				 errdetail("burst (default: quota) times period in microseconds must be below 2^63."),
-				 errhint("Shorten the period and lower the quota with it.")));
+				 errdetail("burst (default: quota) times period in microseconds, divided by what quota and period have in common, must be below 2^63."),
+				 errhint("Lower the burst, or choose a quota that divides the period.")));
 }
 
 /* ---- SQL ---- */

@@ -16,7 +16,9 @@ typedef enum RateMode
 
 typedef struct RatePolicy
 {
-	BucketLimit limit;
+	BucketLimit limit;			/* reduced */
+	int64		quota;			/* as written */
+	int64		period_us;
 	RateMode	mode;
 	bool		forbid_transaction;
 	BucketChange on_change;

@@ -83,6 +83,14 @@ SELECT allowed, remaining FROM distsys.rate_limit_take('edge1', 'k', 92233720368
 SELECT allowed, remaining, reset_after > interval '100000000 days' AS reset FROM distsys.rate_limit_take('edge2', 'k', 291671);
 SELECT allowed, retry_after > interval '290000 days' AS long, retry_after_s FROM distsys.rate_limit_take('edge2', 'k', 291671);
 
+-- a rate is computed with in its smallest numbers: 10 million per 30 days fit
+SELECT distsys.rate_limit_create('month', quota => 10000000, period => '30 days', burst => 20000000);
+SELECT allowed, quota, remaining FROM distsys.rate_limit_take('month', 'k', 20000000);
+SELECT allowed, retry_after BETWEEN '14 days 23:59' AND '15 days' AS retry FROM distsys.rate_limit_take('month', 'k', 5000000);
+SELECT headers ->> 'RateLimit-Policy' AS policy FROM distsys.rate_limit_http(ARRAY['month'], ARRAY['k'], ARRAY[0]);
+INSERT INTO distsys.rate_limit_policy (policy, quota, period) VALUES ('month by hand', 10000000, '30 days');
+SELECT allowed, remaining FROM distsys.rate_limit_take('month by hand', 'k');
+
 -- every bad argument of create
 SELECT call, pg_temp.fails('distsys.rate_limit_create(' || call || ')') FROM (VALUES
     ($$NULL, 1, '1 s'$$), ($$'', 1, '1 s'$$), ($$E'a\tb', 1, '1 s'$$), ($$E'a\x7f', 1, '1 s'$$), ($$'gr' || chr(252) || 'n', 1, '1 s'$$),

@@ -110,6 +110,7 @@ SELECT * FROM distsys.rate_limit_http('{login,outside}', '{k,k}');
 ROLLBACK TO s;
 SELECT remaining FROM distsys.rate_limit_peek('login', 'k');
 COMMIT;
+SELECT 1 AS one \; SELECT allowed FROM distsys.rate_limit_take('outside', 'k');
 DO $$ BEGIN PERFORM distsys.rate_limit_take('outside', 'k'); EXCEPTION WHEN active_sql_transaction THEN RAISE WARNING 'in a block with EXCEPTION'; END $$;
 
 -- as an error, with the row as JSON

@@ -62,7 +62,7 @@ check_exact(BucketLimit limit, const char *what)
 	bool		exact = true;
 
 	bucket_take(&limit, &state, limit.burst);
-	for (int i = 0; i < 50000; i++)
+	for (int i = 0; i < 5000; i++)
 	{
 		now += random_below((limit.burst - 1) * limit.period_us / limit.quota);
 		bucket_refill(&limit, &state, now);
@@ -153,6 +153,98 @@ check_edges(void)
 }
 
 static void
+check_reduction(void)
+{
+	BucketLimit month = {10000000, INT64_C(2592000000000), 10000000};
+	BucketLimit odd = {7, 1000000, 100};
+	BucketLimit most = {INT64_MAX, INT64_MAX, 1};
+	bool		same = true;
+
+	ok(!bucket_limit_fits(&month), "10 million a month does not fit as it is written");
+	bucket_limit_reduce(&month);
+	ok(month.quota == 1 && month.period_us == 259200 && bucket_limit_fits(&month), "reduced it does");
+	bucket_limit_reduce(&odd);
+	ok(odd.quota == 7 && odd.period_us == 1000000 && odd.burst == 100, "nothing in common: as it was");
+	bucket_limit_reduce(&most);
+	ok(most.quota == 1 && most.period_us == 1, "the largest numbers");
+
+	/* the same verdicts as without */
+	for (int i = 0; i < 20000; i++)
+	{
+		int64_t		factor = 1 + random_below(50);
+		BucketLimit plain = {factor * (1 + random_below(100)), factor * (1 + random_below(1000000)), 1 + random_below(1000)};
+		BucketLimit reduced = plain;
+		BucketState a = bucket_full(&plain, 0);
+		BucketState b;
+		int64_t		now = 0;
+
+		bucket_limit_reduce(&reduced);
+		b = bucket_full(&reduced, 0);
+		for (int j = 0; j < 20; j++)
+		{
+			int64_t		cost = random_below(plain.burst + 1);
+			BucketVerdict va,
+						vb;
+
+			now += random_below(plain.period_us);
+			bucket_refill(&plain, &a, now);
+			bucket_refill(&reduced, &b, now);
+			va = bucket_judge(&plain, &a, cost);
+			vb = bucket_judge(&reduced, &b, cost);
+			same = same && va.within == vb.within && va.remaining == vb.remaining && va.retry_us == vb.retry_us &&
+				va.reset_us == vb.reset_us && va.next_us == vb.next_us;
+			if (va.within)
+			{
+				bucket_take(&plain, &a, cost);
+				bucket_take(&reduced, &b, cost);
+			}
+		}
+	}
+	ok(same, "and the same verdicts");
+}
+
+/* Against rational arithmetic done the long way: credit in 128 bits, no clamp before the multiplication. */
+static void
+check_model(void)
+{
+	bool		same = true;
+
+	for (int i = 0; i < 3000; i++)
+	{
+		BucketLimit limit = {1 + random_below(i % 3 == 0 ? 2000000 : 1000), 1 + random_below(i % 2 == 0 ? INT64_C(31622400000000) : 1000000),
+		1 + random_below(i % 5 == 0 ? 250000 : 50)};
+		__int128	full = (__int128) limit.burst * limit.period_us;
+		__int128	credit = full;
+		BucketState state = bucket_full(&limit, 0);
+		int64_t		now = 0;
+
+		if (!bucket_limit_fits(&limit))
+			continue;
+		for (int j = 0; j < 50; j++)
+		{
+			int64_t		step = random_below(j % 7 == 0 ? INT64_C(63072000000000) : limit.period_us / limit.quota * 4 + 4);
+			int64_t		cost = random_below(limit.burst + 1);
+			BucketVerdict verdict;
+
+			now += step;
+			credit += (__int128) step * limit.quota;
+			credit = credit > full ? full : credit;
+			bucket_refill(&limit, &state, now);
+			verdict = bucket_judge(&limit, &state, cost);
+			same = same && state.credit == credit && state.at_us == now &&
+				verdict.within == (credit >= (__int128) cost * limit.period_us) &&
+				verdict.remaining == credit / limit.period_us;
+			if (verdict.within)
+			{
+				bucket_take(&limit, &state, cost);
+				credit -= (__int128) cost * limit.period_us;
+			}
+		}
+	}
+	ok(same, "random limits, steps and costs: as the model in 128 bits");
+}
+
+static void
 check_clock_steps(void)
 {
 	BucketLimit limit = {5, 60000000, 5};
@@ -211,6 +303,8 @@ main(void)
 	check_retry_is_honest();
 	check_times();
 	check_edges();
+	check_reduction();
+	check_model();
 	check_clock_steps();
 	check_conversion();
 	printf("1..%d\n", tests);
