@@ -14,6 +14,7 @@
 #include "storage/proc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "core/guc.h"
@@ -139,6 +140,17 @@ keylock_release(const LOCKTAG *tag, LOCKMODE mode)
 }
 
 /*
+ * The lock came at the very moment at which our bound on the wait fired: it is
+ * held, and the pending cancel would hit whatever the transaction does next.
+ */
+static void
+forget_late_timeout(void)
+{
+	if (get_timeout_indicator(LOCK_TIMEOUT, true) && !get_timeout_indicator(STATEMENT_TIMEOUT, false))
+		QueryCancelPending = false;
+}
+
+/*
  * Runs a wait that only an error can end early inside a subtransaction with
  * lock_timeout set to what is left. true: it came to its end.
  */
@@ -161,6 +173,8 @@ wait_in_subtransaction(TimedWait wait, void *arg, int64 wait_us)
 	{
 		wait(arg);
 		LockTimeout = callers_timeout;
+		if (ours)
+			forget_late_timeout();
 		ReleaseCurrentSubTransaction();
 		done = true;
 	}
@@ -230,8 +244,23 @@ bool
 keylock_session_wait(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us)
 {
 	LockRequest request = {tag, mode, true};
+	bool		locked = false;
 
-	return LockAcquire(tag, mode, true, true) != LOCKACQUIRE_NOT_AVAIL || wait_within(&request, wait_us);
+	if (LockAcquire(tag, mode, true, true) != LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	PG_TRY();
+	{
+		locked = wait_within(&request, wait_us);
+	}
+	PG_CATCH();
+	{
+		/* granted at the very moment of the cancel: no transaction's end gives it back */
+		if (LockHeldByMe(tag, mode, false))
+			(void) LockRelease(tag, mode, true);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return locked || LockHeldByMe(tag, mode, false);
 }
 
 static void

@@ -52,7 +52,7 @@ extern void keylock_release(const LOCKTAG *tag, LOCKMODE mode);
 /* Waits until those who hold a lock that conflicts with `mode` have ended their transactions, without queueing for the lock. false: time is up. */
 extern bool keylock_wait_for_holders(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us);
 
-/* Session scope: survives ROLLBACK, freed when the backend ends. Not counted. wait_us as in keylock_wait; 0: do not wait. */
+/* Session scope: survives ROLLBACK, freed when the backend ends. Not counted; not held before. wait_us as in keylock_wait; 0: do not wait. */
 extern bool keylock_session_wait(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us);
 
 extern void keylock_init(void);
