@@ -12,7 +12,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $clients = 8;
-my $seconds = 6;
+my $seconds = 5;
 
 my $node = PostgreSQL::Test::Cluster->new('exclusion');
 $node->init;
@@ -122,6 +122,42 @@ $beat->quit;
 $pin->query_safe('COMMIT');
 $pin->quit;
 $waiters->finish;
+
+# Waits that end at the very moment at which the lock is released: true or false, never an error, and what was
+# not got is not held. By our own bound, and by the caller's lock_timeout.
+$node->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION hold_briefly(wait interval) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    token bigint;
+BEGIN
+    BEGIN
+        token := distsys.session_lock('brief', wait);
+    EXCEPTION WHEN lock_not_available THEN
+        IF wait IS NOT NULL THEN
+            RAISE EXCEPTION 'our own bound was an error';
+        END IF;
+    END;
+    IF token IS NULL AND EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory') THEN
+        RAISE EXCEPTION 'held after it was not got';
+    END IF;
+    PERFORM pg_sleep(0.001 * random());
+    IF token IS NOT NULL THEN
+        PERFORM distsys.session_unlock('brief', token);
+    END IF;
+END $$;
+SQL
+my %brief = (
+	"session lock, our bound" => "SELECT hold_briefly('1 ms');\n",
+	"session lock, lock_timeout" => "SET lock_timeout = '1 ms';\nSELECT hold_briefly(NULL);\n",
+	"xact lock, our bound" => "BEGIN;\nSELECT distsys.xact_lock('brief', '1 ms');\nSELECT pg_sleep(0.001 * random());\nCOMMIT;\n");
+for my $what (sort keys %brief)
+{
+	my $script = $node->basedir . '/brief.sql';
+
+	unlink $script;
+	append_to_file($script, $brief{$what});
+	$node->command_ok([ 'pgbench', '-n', '-c', 8, '-j', 2, '-T', 4, '-f', $script, 'postgres' ], "$what: every wait ends well");
+}
 
 # After all this nothing is held.
 is($node->safe_psql('postgres', 'SELECT count(*) FROM distsys.locks WHERE pid <> pg_backend_pid()'), 0, 'no key lock is left');
