@@ -109,6 +109,8 @@ bucket_convert(const BucketLimit *from, const BucketLimit *to, BucketChange chan
 	int64_t		full = capacity(to);
 	int128_t	same_tokens = (int128_t) state->credit * to->period_us / from->period_us;
 
+	if (state->credit >= capacity(from))
+		change = BUCKET_RESET;
 	switch (change)
 	{
 		case BUCKET_RESET:

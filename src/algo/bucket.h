@@ -61,7 +61,7 @@ extern void bucket_refill(const BucketLimit *limit, BucketState *state, int64_t 
 /* cost: 0 .. burst. The state is up to date. */
 extern BucketVerdict bucket_judge(const BucketLimit *limit, const BucketState *state, int64_t cost);
 extern void bucket_take(const BucketLimit *limit, BucketState *state, int64_t cost);
-/* Carries the state over to another limit. */
+/* Carries the state over to another limit. A full bucket stays full: it is no different from one that nobody has used. */
 extern void bucket_convert(const BucketLimit *from, const BucketLimit *to, BucketChange change, BucketState *state);
 
 #endif							/* DISTSYS_BUCKET_H */

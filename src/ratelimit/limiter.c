@@ -287,6 +287,13 @@ conclude(RateTake *takes, int n)
 	}
 }
 
+/* When waiting for locks ends. */
+static TimestampTz
+wait_until(void)
+{
+	return GetCurrentTimestamp() + (int64) Min(guc_rate_limit_wait, guc_max_function_wait) * MILLISECONDS;
+}
+
 /*
  * Takes the lock of one limit within the time that is left. false: this limit
  * refuses the call. A shadowed limit that is not to be had stands aside, and
@@ -306,7 +313,7 @@ lock_bucket(Relation rel, RateTake *take, TimestampTz *until)
 		return true;
 	take->reason = RATE_CONTENDED;
 	take->within = false;
-	*until = GetCurrentTimestamp() + (int64) guc_rate_limit_wait * MILLISECONDS;
+	*until = wait_until();
 	return !refuses(take);
 }
 
@@ -314,7 +321,7 @@ lock_bucket(Relation rel, RateTake *take, TimestampTz *until)
 static bool
 lock_all(Relation rel, RateTake *takes, int n, RateTake **refused)
 {
-	TimestampTz until = GetCurrentTimestamp() + (int64) guc_rate_limit_wait * MILLISECONDS;
+	TimestampTz until = wait_until();
 
 	for (int i = 0; i < n; i++)
 	{
@@ -527,7 +534,7 @@ limiter_reset(const NameArg *policy, const NameArg *key)
 
 /* ---- housekeeping ---- */
 
-/* Full by the limit it was stored under: then it is full by any that it is converted to. */
+/* Full by the limit it was stored under: then a change of the policy leaves it full. */
 static bool
 bucket_dead(Relation rel, HeapTuple row, void *arg)
 {

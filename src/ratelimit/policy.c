@@ -148,7 +148,7 @@ other_time_zone(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("time_zone \"%s\" is unknown", name_cstring(name)),
 				 errhint("The view pg_timezone_names has the names.")));
-	return strcmp(name_cstring(name), "UTC") != 0;
+	return pg_strcasecmp(name_cstring(name), "UTC") != 0;
 }
 
 /* Every word is checked before one that is known but not built raises 0A000. */

@@ -146,6 +146,13 @@ SELECT count(*) FROM distsys.rate_limit_policy p,
     LATERAL distsys.rate_limit_alter(p.policy, quota => CASE WHEN p.policy ~ '^up' THEN 20 ELSE 5 END, on_change => split_part(p.policy, ' ', 2)) a
 WHERE p.policy ~ '^(up|down) ';
 SELECT p.policy, t.quota, t.remaining FROM distsys.rate_limit_policy p, LATERAL distsys.rate_limit_peek(p.policy, 'k') t WHERE p.policy ~ '^(up|down) ' ORDER BY 1;
+-- a full bucket stays full, whether its row is still there or not
+SELECT distsys.rate_limit_create('stays', quota => 10, period => '1 min');
+SELECT allowed FROM distsys.rate_limit_take('stays', 'k', 1);
+SET distsys.clock_offset = '1 h';
+SELECT distsys.rate_limit_alter('stays', quota => 20, on_change => 'as_is');
+SELECT remaining FROM distsys.rate_limit_peek('stays', 'k');
+RESET distsys.clock_offset;
 -- the take carries it over for good, and a key that nobody has used is full
 SELECT allowed, remaining FROM distsys.rate_limit_take('up additive', 'k', 12);
 SELECT allowed, remaining FROM distsys.rate_limit_take('up additive', 'k', 1);

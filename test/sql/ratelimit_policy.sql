@@ -110,7 +110,7 @@ SELECT call, pg_temp.fails($$distsys.rate_limit_create('x', 1, '1 s', $$ || call
     ($$on_restart => 'half'$$), ($$on_restart => NULL$$), ($$on_error => 'ajar'$$), ($$on_error => NULL$$),
     ($$in_transaction => 'maybe'$$), ($$in_transaction => NULL$$), ($$mode => 'off'$$), ($$mode => NULL$$),
     ($$calendar_unit => 'fortnight'$$), ($$calendar_unit => 'month'$$),
-    ($$time_zone => 'Mars/Olympus'$$), ($$time_zone => NULL$$), ($$time_zone => 'Europe/Berlin'$$),
+    ($$time_zone => 'Mars/Olympus'$$), ($$time_zone => ''$$), ($$time_zone => repeat('z', 300)$$), ($$time_zone => NULL$$), ($$time_zone => 'Europe/Berlin'$$),
     ($$anchor => 'last_hit'$$), ($$anchor => NULL$$), ($$anchor => 'first_hit'$$),
     ($$block_for => '0'$$), ($$block_for => '1 month'$$), ($$block_for => '10 min'$$),
     ($$quota_unit => ''$$), ($$quota_unit => NULL$$), ($$quota_unit => 'St' || chr(252) || 'ck'$$), ($$quota_unit => repeat('u', 64)$$),

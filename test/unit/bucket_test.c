@@ -283,9 +283,12 @@ check_conversion(void)
 	state = half;
 	bucket_convert(&from, &to, BUCKET_ADDITIVE, &state);
 	ok(state.credit == 15 * 2000, "additive: and the growth of the burst");
-	state.credit = 20 * 2000;
+	state.credit = 19 * 2000;
 	bucket_convert(&to, &from, BUCKET_AS_IS, &state);
 	ok(state.credit == 10 * 1000, "as_is into a smaller bucket: full");
+	state.credit = 10 * 1000;
+	bucket_convert(&from, &to, BUCKET_AS_IS, &state);
+	ok(state.credit == 20 * 2000, "a full bucket stays full, as if nobody had used it");
 	state.credit = 5 * 2000;
 	bucket_convert(&to, &from, BUCKET_ADDITIVE, &state);
 	ok(state.credit == 0, "additive into a smaller bucket: not below empty");
