@@ -3,11 +3,8 @@
  *
  * Order: table lock, index lock, buffers. The index is the primary key,
  * looked up at each open, never remembered: REINDEX CONCURRENTLY replaces it.
- *
- * A remembered TID per key keeps a hot row fast while somebody holds a
- * snapshot: the index then leads to the oldest version, and the walk from
- * there to the newest grows with every update. The TID is a hint: it is
- * followed along t_ctid, the key is compared, and the index decides on a miss.
+ * The place of a row's newest version is remembered (hint.h); the index
+ * decides when that leads nowhere.
  */
 #include "postgres.h"
 
@@ -33,10 +30,10 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "store/hint.h"
 #include "store/row.h"
 
 #define MAX_KEY 3
-#define TID_HINTS 1024			/* a power of two */
 
 /* What the primary key of a table looks like; void when relid is invalid. */
 typedef struct RowShape
@@ -48,16 +45,6 @@ typedef struct RowShape
 } RowShape;
 
 static RowShape shapes[CATALOG_COUNT];
-
-typedef struct TidHint
-{
-	Oid			relid;
-	uint32		hash;
-	ItemPointerData tid;
-	Buffer		buffer;			/* where its page was */
-} TidHint;
-
-static TidHint hints[TID_HINTS];
 
 static void
 on_relcache_invalidation(Datum arg, Oid relid)
@@ -277,30 +264,6 @@ key_hash(const RowShape *shape, const Datum *key)
 	return (uint32) (hash ^ (hash >> 32));
 }
 
-/* ---- the remembered TID ---- */
-
-static void
-remember(const RowShape *shape, uint32 hash, ItemPointer tid)
-{
-	TidHint    *hint = &hints[hash & (TID_HINTS - 1)];
-
-	hint->relid = shape->relid;
-	hint->hash = hash;
-	hint->tid = *tid;
-	hint->buffer = InvalidBuffer;
-}
-
-/* Pins the page where it was the last time, without asking the file for its length; InvalidBuffer: the page is gone. */
-static Buffer
-read_remembered_page(Relation rel, BlockNumber block, Buffer recent)
-{
-	if (BufferIsValid(recent) && ReadRecentBuffer(RELATION_LOCATOR(rel), MAIN_FORKNUM, block, recent))
-		return recent;
-	if (block >= RelationGetNumberOfBlocks(rel))
-		return InvalidBuffer;
-	return ReadBuffer(rel, block);
-}
-
 static bool
 key_matches(Relation rel, const RowShape *shape, const Datum *key, HeapTuple tuple)
 {
@@ -312,85 +275,13 @@ key_matches(Relation rel, const RowShape *shape, const Datum *key, HeapTuple tup
 	return true;
 }
 
-/*
- * One step along a row's versions, in the page of *tid, which is pinned and
- * released here. Returns true when this is the version that
- * the snapshot sees (*found: a copy); else *tid is where to look next, or invalid.
- */
-static bool
-follow_version(Relation rel, Buffer buffer, ItemPointer tid, Snapshot snapshot, TransactionId *expected_xmin, HeapTuple *found)
-{
-	OffsetNumber offset = ItemPointerGetOffsetNumber(tid);
-	HeapTupleData tuple;
-	ItemId		item = NULL;
-	Page		page;
-
-	/* as an index scan does: without it a hot row's page fills up and updates stop being HOT */
-	heap_page_prune_opt(rel, buffer);
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(buffer);
-	if (offset <= PageGetMaxOffsetNumber(page))
-	{
-		item = PageGetItemId(page, offset);
-		if (ItemIdIsRedirected(item))
-		{
-			offset = ItemIdGetRedirect(item);
-			item = PageGetItemId(page, offset);
-		}
-	}
-	if (item == NULL || !ItemIdIsNormal(item))
-	{
-		UnlockReleaseBuffer(buffer);
-		ItemPointerSetInvalid(tid);
-		return false;
-	}
-
-	tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-	tuple.t_len = ItemIdGetLength(item);
-	tuple.t_tableOid = RelationGetRelid(rel);
-	ItemPointerSet(&tuple.t_self, ItemPointerGetBlockNumber(tid), offset);
-
-	if (TransactionIdIsValid(*expected_xmin) &&
-		!TransactionIdEquals(*expected_xmin, HeapTupleHeaderGetXmin(tuple.t_data)))
-		ItemPointerSetInvalid(tid);
-	else if (HeapTupleSatisfiesVisibility(&tuple, snapshot, buffer))
-		*found = heap_copytuple(&tuple);
-	else if (ItemPointerEquals(&tuple.t_self, &tuple.t_data->t_ctid) ||
-			 HeapTupleHeaderIndicatesMovedPartitions(tuple.t_data))
-		ItemPointerSetInvalid(tid);
-	else
-	{
-		*expected_xmin = HeapTupleHeaderGetUpdateXid(tuple.t_data);
-		*tid = tuple.t_data->t_ctid;
-	}
-	UnlockReleaseBuffer(buffer);
-	return *found != NULL;
-}
-
+/* The version that the snapshot sees, by the remembered place; NULL: ask the index. */
 static HeapTuple
-read_by_hint(Relation rel, const RowShape *shape, const Datum *key, uint32 hash, Snapshot snapshot)
+read_remembered(Relation rel, const RowShape *shape, const Datum *key, uint32 hash, Snapshot snapshot)
 {
-	TidHint    *hint = &hints[hash & (TID_HINTS - 1)];
-	ItemPointerData tid = hint->tid;
-	Buffer		buffer = hint->buffer;
-	TransactionId expected_xmin = InvalidTransactionId;
-	HeapTuple	found = NULL;
+	HeapTuple	tuple = hint_read(rel, hash, snapshot);
 
-	if (hint->relid != shape->relid || hint->hash != hash)
-		return NULL;
-	while (ItemPointerIsValid(&tid))
-	{
-		buffer = read_remembered_page(rel, ItemPointerGetBlockNumber(&tid), buffer);
-		if (!BufferIsValid(buffer))
-			return NULL;
-		if (follow_version(rel, buffer, &tid, snapshot, &expected_xmin, &found))
-			break;
-	}
-	if (found == NULL || !key_matches(rel, shape, key, found))
-		return NULL;
-	hint->tid = found->t_self;
-	hint->buffer = buffer;
-	return found;
+	return tuple != NULL && key_matches(rel, shape, key, tuple) ? tuple : NULL;
 }
 
 /* ---- reading ---- */
@@ -436,7 +327,7 @@ row_read_locked(Relation rel, const Datum *key)
 {
 	const RowShape *shape = shape_of(rel);
 	uint32		hash = key_hash(shape, key);
-	HeapTuple	tuple = read_by_hint(rel, shape, key, hash, SnapshotSelf);
+	HeapTuple	tuple = read_remembered(rel, shape, key, hash, SnapshotSelf);
 	IndexRead	read;
 
 	if (tuple != NULL)
@@ -447,7 +338,7 @@ row_read_locked(Relation rel, const Datum *key)
 	if (index_getnext_slot(read.scan, ForwardScanDirection, read.slot))
 	{
 		tuple = copy_from_slot(read.slot);
-		remember(shape, hash, &tuple->t_self);
+		hint_remember(rel, hash, &tuple->t_self);
 	}
 	index_read_end(&read);
 	return tuple;
@@ -468,7 +359,7 @@ row_read_latest(Relation rel, const Datum *key)
 	const RowShape *shape = shape_of(rel);
 	uint32		hash = key_hash(shape, key);
 	Snapshot	snapshot = latest_snapshot();
-	HeapTuple	tuple = read_by_hint(rel, shape, key, hash, snapshot);
+	HeapTuple	tuple = read_remembered(rel, shape, key, hash, snapshot);
 	IndexRead	read;
 
 	if (tuple == NULL)
@@ -480,7 +371,7 @@ row_read_latest(Relation rel, const Datum *key)
 			if (table_tuple_satisfies_snapshot(rel, read.slot, snapshot))
 			{
 				tuple = copy_from_slot(read.slot);
-				remember(shape, hash, &tuple->t_self);
+				hint_remember(rel, hash, &tuple->t_self);
 			}
 		}
 		index_read_end(&read);
@@ -677,7 +568,7 @@ row_update(Relation rel, HeapTuple old, Datum *values, bool *nulls, bool *replac
 		CatalogCloseIndexes(indexes);
 	}
 	row_key(rel, tuple, key);
-	remember(shape, key_hash(shape, key), &tuple->t_self);
+	hint_remember(rel, key_hash(shape, key), &tuple->t_self);
 	heap_freetuple(tuple);
 	CommandCounterIncrement();
 }
