@@ -37,12 +37,17 @@ is(on_standby("SELECT status FROM distsys.idempotency_get('s', 'k')"), 'in_progr
 is(on_standby("SELECT distsys.fence_current('r')"), '1', 'fence_current works on a standby');
 is(on_standby("SELECT payload->>'n' FROM distsys.outbox_read('t')"), '1', 'outbox_read gives the settled prefix on a standby');
 is(on_standby("SELECT count(*) FROM distsys.leases"), '1', 'views work on a standby');
+is(on_standby("SELECT count(*) FROM distsys.locks"), '0', 'the view locks works on a standby');
 
 # --- writing on the standby
 my %writes = (
 	lease_acquire     => "SELECT distsys.lease_acquire('a', 'me', '10 s')",
 	lease_renew       => "SELECT distsys.lease_renew('kept', $kept)",
 	lease_release     => "SELECT distsys.lease_release('kept', $kept)",
+	lease_assert      => "SELECT distsys.lease_assert('kept', $kept)",
+	xact_lock         => "SELECT distsys.xact_lock('a')",
+	session_lock_wait => "CALL distsys.session_lock_wait('a')",
+	fence_assert      => "SELECT distsys.fence_assert('r', 1)",
 	session_lock      => "SELECT distsys.session_lock('a')",
 	fence_pass        => "SELECT distsys.fence_pass('r', 99)",
 	token_epoch_bump  => "SELECT distsys.token_epoch_bump()",

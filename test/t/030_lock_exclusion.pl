@@ -16,7 +16,7 @@ my $seconds = 5;
 
 my $node = PostgreSQL::Test::Cluster->new('exclusion');
 $node->init;
-$node->append_conf('postgresql.conf', "fsync = off\nmax_connections = 60\n");
+$node->append_conf('postgresql.conf', "fsync = off\nmax_connections = 60\nshared_preload_libraries = 'distsys'\n");
 $node->start;
 $node->safe_psql('postgres', <<'SQL');
 CREATE EXTENSION distsys;
@@ -122,6 +122,10 @@ $beat->quit;
 $pin->query_safe('COMMIT');
 $pin->quit;
 $waiters->finish;
+
+# What was decided is counted.
+is($node->safe_psql('postgres', "SELECT string_agg(domain || ' ' || metric, ', ' ORDER BY domain, metric) FROM distsys.stats WHERE domain IN ('lease', 'fence') AND value > 0"),
+	'fence passed, fence stale, lease acquired, lease lost, lease refused, lease released, lease renewed', 'every outcome is counted');
 
 # Waits that end at the very moment at which the lock is released: true or false, never an error, and what was
 # not got is not held. By our own bound, and by the caller's lock_timeout.
