@@ -16,6 +16,7 @@ class Faults:
         self.client_main, self.consumer_main = client_main, consumer_main
         self.counts = dict.fromkeys(("killed", "consumer killed", "cut", "paused", "handed over"), 0)
         self.paused = {}                        # seat: until when
+        self.deck = []                          # faults to come, so that each has its turn
         self.processes = [self.start(seat) for seat in range(world.clients + 1)]
 
     def start(self, seat):
@@ -71,9 +72,12 @@ class Faults:
                 del self.paused[seat]
 
     def strike(self):
-        """One fault, chosen at random."""
+        """One fault, in random order."""
+        if not self.deck:
+            self.deck = ["kill", "kill", "cut", "cut", "consumer", "hand over", "pause"]
+            random.shuffle(self.deck)
         seat = random.choice([s for s in range(self.world.clients) if s not in self.paused])
-        fault = random.choice(("kill", "kill", "cut", "cut", "consumer", "hand over", "pause"))
+        fault = self.deck.pop()
         if fault == "kill":
             self.kill(seat)
         elif fault == "consumer":
@@ -92,3 +96,8 @@ class Faults:
             if self.processes[seat].is_alive():
                 raise SystemExit("a process of the demonstration does not end")
             self.check(self.processes[seat])
+
+    def end(self):
+        """Whatever happened: nothing is left running, not even a process that is stopped."""
+        for process in self.processes:
+            process.kill()

@@ -26,8 +26,9 @@ def arguments():
     p.add_argument("--clients", type=int, default=8)
     p.add_argument("--seconds", type=float, default=15)
     p.add_argument("--without", choices=("claim", "fence", "transaction"))
-    p.add_argument("--server", required=True)
-    p.add_argument("--work", required=True)
+    p.add_argument("--server", help=argparse.SUPPRESS)          # folder of the server's socket
+    p.add_argument("--work", help=argparse.SUPPRESS)            # folder for the journals
+    p.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     a = p.parse_args()
     if not 2 <= a.clients <= 40:
         p.error("--clients: 2 to 40")
@@ -49,7 +50,15 @@ def progress(world, began, last=[0.0]):
 
 def run(world, admin, seconds):
     """Lets clients and consumer work for a while, hurts them, and waits for the consumer to catch up."""
-    faults, began = Faults(world, admin, client.main, consumer.main), time.monotonic()
+    faults = Faults(world, admin, client.main, consumer.main)
+    try:
+        return run_with(faults, world, admin, seconds)
+    finally:
+        faults.end()
+
+
+def run_with(faults, world, admin, seconds):
+    began = time.monotonic()
     strike, finished = began + 0.5, lambda: all(world.done[c] >= len(world.lists[c]) for c in range(world.clients))
     while time.monotonic() - began < seconds and not finished():
         time.sleep(0.05)
@@ -93,6 +102,8 @@ def main():
     else:
         requests, skipped = accesslog.generate(20000, seed=1)
         source = "a generated access log"
+    if a.check:
+        return 0
     world = World(f"host={a.server} dbname=shop", a.work, requests, a.clients, a.without)
     admin = psycopg2.connect(world.dsn, user="postgres")
     admin.autocommit = True
@@ -108,4 +119,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
