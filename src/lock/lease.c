@@ -91,6 +91,9 @@ lease_from_row(Relation rel, HeapTuple row, const ClockReading *now, Lease *leas
 	lease->deadline.boot = DatumGetInt64(values[ATTR_EXPIRES_BOOT - 1]);
 	lease->deadline.id = DatumGetInt64(values[ATTR_CLOCK_ID - 1]);
 	lease->grant_xid = DatumGetInt64(values[ATTR_GRANT_XID - 1]);
+	lease->has_request = !nulls[ATTR_REQUEST_ID - 1];
+	if (lease->has_request)
+		lease->request_id = *DatumGetUUIDP(values[ATTR_REQUEST_ID - 1]);
 
 	lease->left_us = deadline_left(&lease->deadline, now);
 	lease->live = !DatumGetBool(values[ATTR_RELEASED - 1]) && lease->left_us > 0 &&
@@ -161,37 +164,38 @@ deadline_values(const Deadline *deadline, Datum *values)
 
 /* Writes the grant over the dead row, or as a new one. Holds NAME in Exclusive. */
 static void
-write_grant(Relation rel, HeapTuple old, const NameArg *name, const NameArg *owner, int64 ttl_us,
-			const ClockReading *now, Lease *lease)
+write_grant(Relation rel, HeapTuple old, const LeaseRequest *request, const ClockReading *now, Lease *lease)
 {
 	Datum		values[NATTS] = {0};
 	bool		nulls[NATTS] = {false};
 	bool		replace[NATTS];
 
-	lease->name = name->datum;
-	lease->owner = owner->datum;
+	lease->name = request->name.datum;
+	lease->owner = request->owner.datum;
 	lease->role = GetUserId();
 	lease->token = token_issue();
-	lease->ttl_us = ttl_us;
+	lease->ttl_us = request->ttl_us;
 	lease->acquired_at = now->wall;
-	lease->deadline = deadline_after(now, ttl_us);
+	lease->deadline = deadline_after(now, request->ttl_us);
 	lease->grant_xid = (int64) U64FromFullTransactionId(GetTopFullTransactionId());
 	lease->live = true;
-	lease->left_us = ttl_us;
+	lease->left_us = request->ttl_us;
 	lease->expires_at = lease->deadline.wall;
 
-	values[ATTR_NAME - 1] = name->datum;
+	values[ATTR_NAME - 1] = request->name.datum;
 	values[ATTR_SLOT - 1] = Int32GetDatum(EXCLUSIVE_SLOT);
-	values[ATTR_OWNER - 1] = owner->datum;
+	values[ATTR_OWNER - 1] = request->owner.datum;
 	values[ATTR_ROLE - 1] = ObjectIdGetDatum(lease->role);
 	values[ATTR_MODE - 1] = CStringGetTextDatum("exclusive");
 	values[ATTR_TOKEN - 1] = Int64GetDatum(lease->token);
-	values[ATTR_TTL_US - 1] = Int64GetDatum(ttl_us);
+	values[ATTR_TTL_US - 1] = Int64GetDatum(request->ttl_us);
 	values[ATTR_ACQUIRED_AT - 1] = TimestampTzGetDatum(now->wall);
 	deadline_values(&lease->deadline, values);
 	values[ATTR_GRANT_XID - 1] = Int64GetDatum(lease->grant_xid);
 	values[ATTR_RELEASED - 1] = BoolGetDatum(false);
-	nulls[ATTR_REQUEST_ID - 1] = true;
+	nulls[ATTR_REQUEST_ID - 1] = request->request_id == NULL;
+	if (request->request_id != NULL)
+		values[ATTR_REQUEST_ID - 1] = UUIDPGetDatum(request->request_id);
 	nulls[ATTR_DATA - 1] = true;
 	nulls[ATTR_MIN_HOLD_UNTIL - 1] = true;
 	nulls[ATTR_SESSION_ID - 1] = true;
@@ -221,7 +225,7 @@ lock_name(const LOCKTAG *tag, LeaseReason *why)
 
 /* The lease looks free: takes NAME, looks again, grants. */
 static LeaseReason
-lock_and_grant(Relation rel, const LOCKTAG *tag, const NameArg *name, const NameArg *owner, int64 ttl_us, Lease *lease)
+lock_and_grant(Relation rel, const LOCKTAG *tag, const LeaseRequest *request, Lease *lease)
 {
 	Datum		key[2];
 	HeapTuple	old;
@@ -231,14 +235,14 @@ lock_and_grant(Relation rel, const LOCKTAG *tag, const NameArg *name, const Name
 	if (!lock_name(tag, &why))
 	{
 		/* the winner may have committed since we looked */
-		if (read_latest(rel, name, lease) && lease->live)
+		if (read_latest(rel, &request->name, lease) && lease->live)
 			return LEASE_HELD;
 		if (why == LEASE_HELD)
 			lease->owner = (Datum) 0;
 		return why;
 	}
 
-	row_key_of(name, key);
+	row_key_of(&request->name, key);
 	old = row_read_locked(rel, key);
 	now = clock_read();
 	if (old != NULL)
@@ -250,29 +254,49 @@ lock_and_grant(Relation rel, const LOCKTAG *tag, const NameArg *name, const Name
 			return LEASE_HELD;
 		}
 	}
-	write_grant(rel, old, name, owner, ttl_us, &now, lease);
+	write_grant(rel, old, request, &now, lease);
 	return LEASE_OK;
 }
 
+/* Is the live lease what this very request has got before, and its answer was lost? */
+static bool
+is_retry(Relation rel, const LeaseRequest *request, const Lease *lease)
+{
+	Datum		key[2];
+	HeapTuple	row;
+
+	if (request->request_id == NULL || lease->owner == (Datum) 0 || !lease->live || !lease->has_request ||
+		memcmp(request->request_id, &lease->request_id, sizeof(pg_uuid_t)) != 0 ||
+		!has_privs_of_role(GetUserId(), lease->role))
+		return false;
+	/* it is given out as an answer, so a crash must not take it back */
+	row_key_of(&request->name, key);
+	row = row_read_latest(rel, key);
+	if (row != NULL)
+		row_make_durable(row);
+	return true;
+}
+
 static LeaseReason
-acquire_once(const NameArg *name, const NameArg *owner, int64 ttl_us, Lease *lease)
+acquire_once(const LeaseRequest *request, Lease *lease, bool *again)
 {
 	Relation	rel = row_open_write(TABLE_LEASE, "lease_acquire()");
 	LOCKTAG		tag;
 	LeaseReason reason;
 
-	if (read_latest(rel, name, lease) && lease->live)
+	if (read_latest(rel, &request->name, lease) && lease->live)
 		reason = LEASE_HELD;
 	else
 	{
-		name_tag(&tag, name);
-		reason = lock_and_grant(rel, &tag, name, owner, ttl_us, lease);
+		name_tag(&tag, &request->name);
+		reason = lock_and_grant(rel, &tag, request, lease);
 	}
+	*again = reason == LEASE_HELD && is_retry(rel, request, lease);
 	if (reason == LEASE_OK)
 		row_close(rel);
 	else
 		row_close_unwritten(rel);
-	return reason;
+	return *again ? LEASE_OK : reason;
 }
 
 /* Sleeps until the lease may be free; pins are waited for by their transactions. */
@@ -295,7 +319,7 @@ wait_a_little(const NameArg *name, LeaseReason reason, const Lease *lease, int64
 }
 
 LeaseReason
-lease_acquire(const NameArg *name, const NameArg *owner, int64 ttl_us, int64 wait_us, Lease *lease)
+lease_acquire(const LeaseRequest *request, int64 wait_us, Lease *lease, bool *again)
 {
 	TimestampTz until = GetCurrentTimestamp() + wait_us;
 	int64		poll_us = POLL_FIRST;
@@ -306,7 +330,7 @@ lease_acquire(const NameArg *name, const NameArg *owner, int64 ttl_us, int64 wai
 		int64		left_us;
 
 		memset(lease, 0, sizeof(*lease));
-		reason = acquire_once(name, owner, ttl_us, lease);
+		reason = acquire_once(request, lease, again);
 		if (reason == LEASE_OK || wait_us == 0)
 			break;
 		left_us = until - GetCurrentTimestamp();
@@ -315,9 +339,10 @@ lease_acquire(const NameArg *name, const NameArg *owner, int64 ttl_us, int64 wai
 			reason = LEASE_TIMEOUT;
 			break;
 		}
-		wait_a_little(name, reason, lease, left_us, &poll_us);
+		wait_a_little(&request->name, reason, lease, left_us, &poll_us);
 	}
-	stats_add("lease", "", reason == LEASE_OK ? "acquired" : "refused", 1);
+	if (!*again)
+		stats_add("lease", "", reason == LEASE_OK ? "acquired" : "refused", 1);
 	return reason;
 }
 

@@ -4,6 +4,8 @@
 #ifndef DISTSYS_LEASE_H
 #define DISTSYS_LEASE_H
 
+#include "utils/uuid.h"
+
 #include "core/arg.h"
 #include "core/clock.h"
 #include "store/sweep.h"
@@ -27,13 +29,27 @@ typedef struct Lease
 	TimestampTz acquired_at;
 	Deadline	deadline;
 	int64		grant_xid;		/* full transaction id of the grant */
+	bool		has_request;
+	pg_uuid_t	request_id;		/* of the call that got it */
 	bool		live;
 	int64		left_us;		/* until it expires, when live */
 	TimestampTz expires_at;		/* on this server's wall clock */
 } Lease;
 
-/* Grants the lease or says why not; *lease is the grant, or the present holder when it is known (owner != 0). */
-extern LeaseReason lease_acquire(const NameArg *name, const NameArg *owner, int64 ttl_us, int64 wait_us, Lease *lease);
+/* What acquire is asked for. */
+typedef struct LeaseRequest
+{
+	NameArg		name;
+	NameArg		owner;
+	int64		ttl_us;
+	const pg_uuid_t *request_id;	/* NULL: none */
+} LeaseRequest;
+
+/*
+ * Grants the lease or says why not; *lease is the grant, or the present holder when it is known (owner != 0).
+ * *again: this is the live grant that the same request_id has got before.
+ */
+extern LeaseReason lease_acquire(const LeaseRequest *request, int64 wait_us, Lease *lease, bool *again);
 /* ttl_us 0: the ttl it has. SD002 unless token is the live grant. */
 extern void lease_renew(const NameArg *name, int64 token, int64 ttl_us, Lease *lease);
 extern bool lease_release(const NameArg *name, int64 token);

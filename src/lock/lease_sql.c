@@ -103,29 +103,30 @@ PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_lease_acquire);
 Datum
 distsys_lease_acquire(PG_FUNCTION_ARGS)
 {
-	NameArg		name = arg_name(fcinfo, 0, "name", NAME_LONG);
-	NameArg		owner = arg_name(fcinfo, 1, "owner", NAME_LONG);
-	int64		ttl_us = arg_ttl(fcinfo, 2);
-	int64		wait_us = arg_function_wait(fcinfo, 3, NULL);
-	int			mode = arg_word(fcinfo, 4, "mode", modes);
+	LeaseRequest request;
+	int64		wait_us;
 	Lease		lease;
 	LeaseReason reason;
+	bool		again;
 
-	if (mode != 0)
+	request.name = arg_name(fcinfo, 0, "name", NAME_LONG);
+	request.owner = arg_name(fcinfo, 1, "owner", NAME_LONG);
+	request.ttl_us = arg_ttl(fcinfo, 2);
+	wait_us = arg_function_wait(fcinfo, 3, NULL);
+	if (arg_word(fcinfo, 4, "mode", modes) != 0)
 		arg_not_built("mode 'shared'", "Use mode 'exclusive'.");
-	if (!PG_ARGISNULL(5))
-		arg_not_built("request_id", "Leave request_id null.");
+	request.request_id = PG_ARGISNULL(5) ? NULL : PG_GETARG_UUID_P(5);
 	if (!PG_ARGISNULL(6))
 		arg_not_built("data", "Leave data null.");
-	if (arg_interval(fcinfo, 7, "min_hold", 0, ttl_us, "min_hold must not be longer than ttl.") != 0)
+	if (arg_interval(fcinfo, 7, "min_hold", 0, request.ttl_us, "min_hold must not be longer than ttl.") != 0)
 		arg_not_built("min_hold", "Leave min_hold at '0'.");
 	if (!PG_ARGISNULL(8))
 		arg_not_built("session_id", "Leave session_id null.");
 
-	reason = lease_acquire(&name, &owner, ttl_us, wait_us, &lease);
-	if (reason == LEASE_OK)
-		notice_in_transaction(&name);
-	PG_RETURN_DATUM(lease_row(&name, &lease, reason));
+	reason = lease_acquire(&request, wait_us, &lease, &again);
+	if (reason == LEASE_OK && !again)
+		notice_in_transaction(&request.name);
+	PG_RETURN_DATUM(lease_row(&request.name, &lease, reason));
 }
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_lease_renew);

@@ -57,7 +57,6 @@ SELECT pg_temp.state($$distsys.lease_acquire('n', 'me', 'infinity')$$) IN ('2202
 SELECT pg_temp.state($$distsys.lease_acquire('n', 'me', '1 s', mode => 'shared')$$) AS shared,
        pg_temp.state($$distsys.lease_acquire('n', 'me', '1 s', mode => 'write')$$) AS unknown_mode,
        pg_temp.state($$distsys.lease_acquire('n', 'me', '1 s', mode => NULL)$$) AS null_mode,
-       pg_temp.state($$distsys.lease_acquire('n', 'me', '1 s', request_id => gen_random_uuid())$$) AS request_id,
        pg_temp.state($$distsys.lease_acquire('n', 'me', '1 s', data => '{}')$$) AS data,
        pg_temp.state($$distsys.lease_acquire('n', 'me', '1 s', min_hold => '1 s')$$) AS min_hold,
        pg_temp.state($$distsys.lease_acquire('n', 'me', '1 s', min_hold => '2 s')$$) AS min_hold_too_long,

@@ -127,6 +127,23 @@ END $$;
 \set VERBOSITY sqlstate
 SELECT count(*) FROM distsys.lease_get('exception');
 
+-- a retry after a lost answer: the same request gets the same live grant, another request does not
+SELECT token AS q1 FROM distsys.lease_acquire('request', 'me', '30 s', request_id => '00000000-0000-0000-0000-000000000001') \gset
+SELECT acquired, reason, token = :q1 AS same, retry_after FROM distsys.lease_acquire('request', 'me', '30 s', request_id => '00000000-0000-0000-0000-000000000001');
+SELECT acquired, reason, token = :q1 AS same FROM distsys.lease_acquire('request', 'me', '30 s', '20 ms', request_id => '00000000-0000-0000-0000-000000000001');
+SELECT acquired, reason, token FROM distsys.lease_acquire('request', 'me', '30 s', request_id => '00000000-0000-0000-0000-000000000002');
+SELECT acquired, reason, token FROM distsys.lease_acquire('request', 'me', '30 s');
+SELECT token = :q1 AS same FROM distsys.lease_renew('request', :q1, '1 min');
+SELECT token = :q1 AS same, ttl_remaining > '59 s' AS renewed FROM distsys.lease_acquire('request', 'me', '30 s', request_id => '00000000-0000-0000-0000-000000000001');
+-- dead is dead: released or expired, the request gets a new grant
+SELECT distsys.lease_release('request', :q1);
+SELECT token AS q2, token > :q1 AS higher FROM distsys.lease_acquire('request', 'me', '30 s', request_id => '00000000-0000-0000-0000-000000000001') \gset
+SELECT :'higher' AS higher;
+SET distsys.clock_offset = '1 min';
+SELECT acquired, token > :q2 AS higher FROM distsys.lease_acquire('request', 'me', '30 s', request_id => '00000000-0000-0000-0000-000000000001');
+RESET distsys.clock_offset;
+SELECT distsys.lease_release('request', token) FROM distsys.lease_get('request');
+
 -- release and acquire again in one transaction: the token in between is never the live one for anybody else
 BEGIN;
 SELECT token AS a1 FROM distsys.lease_acquire('twice', 'me', '30 s') \gset

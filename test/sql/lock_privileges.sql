@@ -24,6 +24,16 @@ SET ROLE regress_lock_login_1;
 SELECT token FROM distsys.lease_get('own work');
 SELECT distsys.lease_renew('own work', :own);
 
+-- a request's retry may come from another login of the role, not from a stranger
+SET ROLE regress_lock_service;
+SELECT token AS q FROM distsys.lease_acquire('request', 'login 1', '10 min', request_id => '00000000-0000-0000-0000-000000000001') \gset
+SET ROLE regress_lock_login_2;
+SELECT token = :q AS same FROM distsys.lease_acquire('request', 'login 2', '10 min', request_id => '00000000-0000-0000-0000-000000000001');
+SET ROLE regress_lock_stranger;
+SELECT acquired, reason, token FROM distsys.lease_acquire('request', 'login 1', '10 min', request_id => '00000000-0000-0000-0000-000000000001');
+SET ROLE regress_lock_service;
+SELECT distsys.lease_release('request', :q);
+
 -- a stranger: no token, no renewal, no release, no second grant; the token alone proves a pin and passes a fence
 SET ROLE regress_lock_stranger;
 SELECT owner, token FROM distsys.lease_get('shared work');
