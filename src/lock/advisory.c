@@ -23,6 +23,7 @@
 #include "utils/snapmgr.h"
 
 #include "core/arg.h"
+#include "core/guc.h"
 #include "core/hash.h"
 #include "core/keylock.h"
 #include "store/token.h"
@@ -131,11 +132,31 @@ static SessionLock *session_locks = NULL;
 static int	nsession_locks = 0;
 static int	max_session_locks = 0;
 
+/* Forgets what DISCARD ALL or pg_advisory_unlock_all() has freed. */
+static void
+drop_freed_session_locks(void)
+{
+	for (int i = 0; i < nsession_locks;)
+	{
+		if (LockHeldByMe(&session_locks[i].tag, ExclusiveLock, false))
+			i++;
+		else
+			session_locks[i] = session_locks[--nsession_locks];
+	}
+}
+
 static void
 reserve_session_lock(void)
 {
 	int			size = Max(8, max_session_locks * 2);
 
+	if (nsession_locks == max_session_locks || nsession_locks >= guc_max_keys_per_transaction)
+		drop_freed_session_locks();
+	if (nsession_locks >= guc_max_keys_per_transaction)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("session may hold at most %d session locks", guc_max_keys_per_transaction),
+				 errhint("Unlock some, or raise distsys.max_keys_per_transaction together with max_locks_per_transaction.")));
 	if (nsession_locks < max_session_locks)
 		return;
 	if (session_locks == NULL)

@@ -73,6 +73,15 @@ SELECT count(DISTINCT distsys.session_lock('many' || i)) FROM generate_series(1,
 SELECT count(*) FROM distsys.locks WHERE pid = pg_backend_pid() AND kind = 'session';
 SELECT pg_advisory_unlock_all();
 
+-- one session cannot fill the server's lock table; freed ones do not count
+SET distsys.max_keys_per_transaction = 3;
+SELECT count(distsys.session_lock('few' || i)) FROM generate_series(1, 3) i;
+SELECT distsys.session_lock('few4');
+SELECT pg_advisory_unlock_all();
+SELECT count(distsys.session_lock('few' || i)) FROM generate_series(4, 6) i;
+SELECT pg_advisory_unlock_all();
+RESET distsys.max_keys_per_transaction;
+
 -- the CALL form; a token of a rolled back transaction is never given again
 CALL distsys.session_lock_wait('c') \gset c_
 SELECT :c_token > :s2 AS higher;
