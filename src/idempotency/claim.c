@@ -129,7 +129,6 @@ write_claim(const ClaimRequest *request, RecordStore *store, bool found, ClaimAn
 	if (request->fingerprint != 0)
 		record->fingerprint = request->fingerprint;
 	record->request_id = request->request_id;
-	record->error = 0;
 	record->ttl_us = request->ttl_us > 0 ? request->ttl_us : policy.ttl_us;
 	record->deadline = deadline_after(&answer->now, record->ttl_us);
 	record->retention_us = policy.retention_us;

@@ -87,7 +87,7 @@ answer_columns(const ClaimAnswer *answer, Datum *values, bool *nulls)
 	nulls[OUT_TTL_REMAINING] = false;
 	if (holder)
 		put(values, nulls, OUT_TOKEN, Int64GetDatum(record->token));
-	if (holder || answer->status == CLAIM_EXHAUSTED)
+	if (answer->status != CLAIM_REPLAY)
 	{
 		put(values, nulls, OUT_RECOVERY_POINT, record->recovery_point);
 		put(values, nulls, OUT_CHECKPOINT, record->checkpoint);
