@@ -133,8 +133,9 @@ if (sql('app', "SELECT count(*) $others") > 0)
 }
 is(sql('app', "SELECT value >= 2 FROM distsys.stats WHERE domain = 'worker' AND object = 'lease_sweep' AND metric = 'failed'"), 't', 'failures are in stats');
 $log = slurp_file($node->logfile, $before);
-my $logged = () = $log =~ /ERROR:.*worker_fail_job says so/g;
-is($logged, 1, 'logged once for this state');
+my $oid    = sql('app', "SELECT oid FROM pg_database WHERE datname = 'app'");
+my $logged = () = $log =~ /CONTEXT:\s+housekeeping job "lease_sweep" in database $oid\b/g;
+is($logged, 1, 'logged once for this state of this database');
 like($log, qr/housekeeping job "lease_sweep" in database/, 'with its context');
 sql('postgres', 'ALTER SYSTEM RESET distsys.worker_fail_job');
 sql('postgres', 'SELECT pg_reload_conf()');
