@@ -43,7 +43,7 @@ def report(audit, faults, seconds, title, housekeeping, without):
     print()
     line("payments per second", f"{a.payments / seconds:,.0f}", f"in {seconds:.1f} s, each {PER_PAYMENT}")
     line("answers per second", f"{answers / seconds:,.0f}")
-    line("removed by the worker", housekeeping[0], f"rows; {housekeeping[1]} jobs, {housekeeping[2]} failed")
+    line("removed by the worker", housekeeping[0], f"expired rows, while it ran; {housekeeping[1]} jobs, {housekeeping[2]} failed")
     print(f"\n  {'call (ms)':<30}{'calls':>9}{'p50':>9}{'p99':>9}")
     for call, values in sorted(a.calls.items(), key=lambda item: ORDER.index(item[0]) if item[0] in ORDER else 99):
         print(f"  {call:<30}{len(values):>9,}{percentile(values, 0.5):>9.2f}{percentile(values, 0.99):>9.2f}")
