@@ -4,9 +4,10 @@
 #ifndef DISTSYS_LIMITER_H
 #define DISTSYS_LIMITER_H
 
+#include "access/htup.h"
+
 #include "core/keylock.h"
 #include "ratelimit/policy.h"
-#include "store/sweep.h"
 
 typedef enum RateReason
 {
@@ -48,8 +49,5 @@ extern void limiter_take(RateTake *takes, int n);
 extern void limiter_peek(RateTake *takes, int n);
 /* The bucket is full again; false: it was. */
 extern bool limiter_reset(const NameArg *policy, const NameArg *key);
-
-/* Job: removes buckets that are full (no row is a full bucket) and those of dropped policies. */
-extern void rate_limit_sweep(JobSlice *slice);
 
 #endif							/* DISTSYS_LIMITER_H */

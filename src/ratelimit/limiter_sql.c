@@ -10,6 +10,7 @@
 #include "errors.h"
 #include "ratelimit/headers.h"
 #include "ratelimit/limiter.h"
+#include "store/catalog.h"
 
 static const char *const reasons[] = {
 	[RATE_OK] = "ok",

@@ -9,7 +9,6 @@
 
 #include "core/clock.h"
 #include "core/keylock.h"
-#include "ratelimit/limiter.h"
 #include "ratelimit/policy.h"
 #include "store/config.h"
 #include "store/row.h"

@@ -10,7 +10,7 @@
 #include "idempotency/record.h"
 #include "lock/lease.h"
 #include "outbox/retention.h"
-#include "ratelimit/limiter.h"
+#include "ratelimit/durable.h"
 #include "worker/jobs.h"
 
 /* A failing job is tried again at least this often. */
