@@ -39,6 +39,8 @@
 
 /* outbox_settled is rewritten at most this often. */
 #define RECORD_INTERVAL_US (100 * 1000)
+/* In a transaction block, which may stay open and keep others from the row: only when nobody else seems to do it. */
+#define RECORD_IN_BLOCK_US (30 * 1000 * 1000)
 
 /* ---- the pending events of this transaction ---- */
 
@@ -396,6 +398,7 @@ sequencer_record(int64 settled)
 	HeapTuple	row;
 	LOCKTAG		tag;
 	TimestampTz now = clock_wall();
+	int64		interval_us = IsTransactionBlock() ? RECORD_IN_BLOCK_US : RECORD_INTERVAL_US;
 	bool		due;
 
 	keylock_tag(&tag, KEYLOCK_OUTBOX_SETTLED, "", 0);
@@ -406,7 +409,7 @@ sequencer_record(int64 settled)
 	row = row_read_locked(rel, &values[ATTR_SINGLETON - 1]);
 	due = row == NULL ||
 		(DatumGetInt64(row_get(rel, row, ATTR_POSITION, NULL)) < settled &&
-		 llabs((long long) (now - DatumGetTimestampTz(row_get(rel, row, ATTR_SETTLED_AT, NULL)))) >= RECORD_INTERVAL_US);
+		 llabs((long long) (now - DatumGetTimestampTz(row_get(rel, row, ATTR_SETTLED_AT, NULL)))) >= interval_us);
 	if (!due)
 	{
 		row_close_unwritten(rel);
