@@ -37,6 +37,14 @@ static const IdempotencyPolicy builtin = {
 	.max_attempts = 0
 };
 
+static const ConfigKind kind = {
+	.table = TABLE_IDEMPOTENCY_POLICY,
+	.key = "idempotency_policy",
+	.label = "idempotency policy",
+	.function = "idempotency_policy",
+	.create_rest = ""
+};
+
 static ConfigCache *cache = NULL;
 
 static void
@@ -56,16 +64,6 @@ load(void *entry, Relation rel, HeapTuple tuple)
 	policy->max_attempts = isnull ? 0 : DatumGetInt32(attempts);
 }
 
-static void
-raise_unknown(const NameArg *name)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("idempotency policy \"%s\" does not exist", name_cstring(*name)),
-			 errhint("Create it: SELECT distsys.idempotency_policy_create(%s);",
-					 quote_literal_cstr(name_cstring(*name)))));
-}
-
 static bool
 lookup(const NameArg *name, IdempotencyPolicy *policy)
 {
@@ -80,7 +78,7 @@ idempotency_policy_get(const NameArg *name, IdempotencyPolicy *policy)
 	if (lookup(name, policy))
 		return;
 	if (name->len != 7 || memcmp(name->data, "default", 7) != 0)
-		raise_unknown(name);
+		config_raise_unknown(&kind, name);
 	*policy = builtin;
 }
 
@@ -94,17 +92,6 @@ idempotency_policy_of_record(Datum name, IdempotencyPolicy *policy)
 }
 
 /* ---- SQL ---- */
-
-/* Locks the policy's name and reads its row. */
-static HeapTuple
-lock_policy(Relation rel, const NameArg *name)
-{
-	LOCKTAG		tag;
-
-	keylock_tag2(&tag, KEYLOCK_CONFIG, "idempotency_policy", 18, name->data, name->len);
-	(void) keylock_wait(&tag, ExclusiveLock, KEYLOCK_FOR_EVER);
-	return row_read_locked(rel, &name->datum);
-}
 
 /* Checks the options from argument 1 on; replace[] tells which were given (NULL: not). */
 static void
@@ -136,7 +123,6 @@ distsys_idempotency_policy_create(PG_FUNCTION_ARGS)
 	bool		nulls[NATTS] = {false};
 	bool		given[NATTS] = {false};
 	bool		if_not_exists = arg_bool(fcinfo, 6, "if_not_exists");
-	Relation	rel;
 
 	arg_not_null(fcinfo, 1, "retention");
 	arg_not_null(fcinfo, 2, "ttl");
@@ -144,22 +130,7 @@ distsys_idempotency_policy_create(PG_FUNCTION_ARGS)
 	arg_not_null(fcinfo, 4, "max_response_bytes");
 	read_options(fcinfo, values, nulls, given);
 	values[ATTR_POLICY - 1] = name.datum;
-
-	rel = row_open_write(TABLE_IDEMPOTENCY_POLICY, "idempotency_policy_create()");
-	if (lock_policy(rel, &name) != NULL)
-	{
-		if (!if_not_exists)
-			ereport(ERROR,
-					(errcode(ERRCODE_DUPLICATE_OBJECT),
-					 errmsg("idempotency policy \"%s\" already exists", name_cstring(name)),
-					 errhint("Use if_not_exists => true, or idempotency_policy_alter().")));
-		row_close(rel);
-		PG_RETURN_BOOL(false);
-	}
-	row_insert(rel, values, nulls);
-	config_changed(rel);
-	row_close(rel);
-	PG_RETURN_BOOL(true);
+	PG_RETURN_BOOL(config_create(&kind, &name, values, nulls, if_not_exists));
 }
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_idempotency_policy_alter);
@@ -175,13 +146,8 @@ distsys_idempotency_policy_alter(PG_FUNCTION_ARGS)
 	HeapTuple	row;
 
 	read_options(fcinfo, values, nulls, replace);
-	rel = row_open_write(TABLE_IDEMPOTENCY_POLICY, "idempotency_policy_alter()");
-	row = lock_policy(rel, &name);
-	if (row == NULL)
-		raise_unknown(&name);
-	row_update(rel, row, values, nulls, replace);
-	config_changed(rel);
-	row_close(rel);
+	row = config_edit(&kind, &name, &rel);
+	config_save(rel, row, values, nulls, replace);
 	PG_RETURN_BOOL(true);
 }
 
@@ -191,17 +157,6 @@ Datum
 distsys_idempotency_policy_drop(PG_FUNCTION_ARGS)
 {
 	NameArg		name = arg_name(fcinfo, 0, "policy", NAME_SHORT);
-	bool		if_exists = arg_bool(fcinfo, 1, "if_exists");
-	Relation	rel = row_open_write(TABLE_IDEMPOTENCY_POLICY, "idempotency_policy_drop()");
-	HeapTuple	row = lock_policy(rel, &name);
 
-	if (row == NULL && !if_exists)
-		raise_unknown(&name);
-	if (row != NULL)
-	{
-		row_delete(rel, row);
-		config_changed(rel);
-	}
-	row_close(rel);
-	PG_RETURN_BOOL(row != NULL);
+	PG_RETURN_BOOL(config_drop(&kind, &name, arg_bool(fcinfo, 1, "if_exists"), NULL));
 }

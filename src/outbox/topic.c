@@ -33,6 +33,14 @@ typedef struct TopicConfig
 	int64		retention_us;
 } TopicConfig;
 
+static const ConfigKind kind = {
+	.table = TABLE_OUTBOX_TOPIC,
+	.key = "outbox_topic",
+	.label = "outbox topic",
+	.function = "outbox_topic",
+	.create_rest = ""
+};
+
 static ConfigCache *cache = NULL;
 
 static void
@@ -56,32 +64,19 @@ topic_retention(const NameArg *topic, int64 *retention_us)
 	return true;
 }
 
-static void
-raise_unknown(const NameArg *topic)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("outbox topic \"%s\" does not exist", name_cstring(*topic)),
-			 errhint("Create it: SELECT distsys.outbox_topic_create(%s);",
-					 quote_literal_cstr(name_cstring(*topic)))));
-}
-
 void
 topic_check(const NameArg *topic)
 {
 	int64		ignored;
 
 	if (!topic_retention(topic, &ignored))
-		raise_unknown(topic);
+		config_raise_unknown(&kind, topic);
 }
 
 void
 topic_lock(const NameArg *topic)
 {
-	LOCKTAG		tag;
-
-	keylock_tag2(&tag, KEYLOCK_CONFIG, "outbox_topic", 12, topic->data, topic->len);
-	(void) keylock_wait(&tag, ExclusiveLock, KEYLOCK_FOR_EVER);
+	config_lock(&kind, topic);
 }
 
 /* ---- what was removed: outbox_retained(topic, removed_through) ---- */
@@ -162,27 +157,11 @@ distsys_outbox_topic_create(PG_FUNCTION_ARGS)
 	Datum		values[NATTS];
 	bool		nulls[NATTS] = {false};
 	bool		given[NATTS] = {false};
-	Relation	rel;
 
 	arg_not_null(fcinfo, 1, "retention");
 	read_options(fcinfo, values, nulls, given);
 	values[ATTR_TOPIC - 1] = topic.datum;
-	rel = row_open_write(TABLE_OUTBOX_TOPIC, "outbox_topic_create()");
-	topic_lock(&topic);
-	if (row_read_locked(rel, &topic.datum) != NULL)
-	{
-		if (!if_not_exists)
-			ereport(ERROR,
-					(errcode(ERRCODE_DUPLICATE_OBJECT),
-					 errmsg("outbox topic \"%s\" already exists", name_cstring(topic)),
-					 errhint("Use if_not_exists => true, or outbox_topic_alter().")));
-		row_close(rel);
-		PG_RETURN_BOOL(false);
-	}
-	row_insert(rel, values, nulls);
-	config_changed(rel);
-	row_close(rel);
-	PG_RETURN_BOOL(true);
+	PG_RETURN_BOOL(config_create(&kind, &topic, values, nulls, if_not_exists));
 }
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_outbox_topic_alter);
@@ -198,15 +177,20 @@ distsys_outbox_topic_alter(PG_FUNCTION_ARGS)
 	HeapTuple	row;
 
 	read_options(fcinfo, values, nulls, given);
-	rel = row_open_write(TABLE_OUTBOX_TOPIC, "outbox_topic_alter()");
-	topic_lock(&topic);
-	row = row_read_locked(rel, &topic.datum);
-	if (row == NULL)
-		raise_unknown(&topic);
-	row_update(rel, row, values, nulls, given);
-	config_changed(rel);
-	row_close(rel);
+	row = config_edit(&kind, &topic, &rel);
+	config_save(rel, row, values, nulls, given);
 	PG_RETURN_BOOL(true);
+}
+
+static void
+before_drop(const NameArg *topic)
+{
+	if (group_exists_on(topic))
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("outbox topic \"%s\" still has groups", name_cstring(*topic)),
+				 errhint("Drop them first with outbox_group_drop().")));
+	topic_set_removed_through(topic, position_head());
 }
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_outbox_topic_drop);
@@ -215,25 +199,6 @@ Datum
 distsys_outbox_topic_drop(PG_FUNCTION_ARGS)
 {
 	NameArg		topic = arg_name(fcinfo, 0, "topic", NAME_SHORT);
-	bool		if_exists = arg_bool(fcinfo, 1, "if_exists");
-	Relation	rel = row_open_write(TABLE_OUTBOX_TOPIC, "outbox_topic_drop()");
-	HeapTuple	row;
 
-	topic_lock(&topic);
-	row = row_read_locked(rel, &topic.datum);
-	if (row == NULL && !if_exists)
-		raise_unknown(&topic);
-	if (row != NULL)
-	{
-		if (group_exists_on(&topic))
-			ereport(ERROR,
-					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-					 errmsg("outbox topic \"%s\" still has groups", name_cstring(topic)),
-					 errhint("Drop them first with outbox_group_drop().")));
-		row_delete(rel, row);
-		config_changed(rel);
-		topic_set_removed_through(&topic, position_head());
-	}
-	row_close(rel);
-	PG_RETURN_BOOL(row != NULL);
+	PG_RETURN_BOOL(config_drop(&kind, &topic, arg_bool(fcinfo, 1, "if_exists"), before_drop));
 }

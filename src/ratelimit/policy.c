@@ -52,6 +52,14 @@ static const char *const anchors[] = {"epoch", "first_hit", NULL};
 static const char *const calendar_units[] = {"minute", "hour", "day", "week", "month", "year", NULL};
 static const char *const changes[] = {"reset", "proportionally", "as_is", "additive", NULL};
 
+static const ConfigKind kind = {
+	.table = TABLE_RATE_LIMIT_POLICY,
+	.key = "rate_limit_policy",
+	.label = "rate limit policy",
+	.function = "rate_limit",
+	.create_rest = ", quota => 100, period => '1 min'"
+};
+
 static ConfigCache *cache = NULL;
 
 /* ---- reading ---- */
@@ -91,23 +99,13 @@ load(void *entry, Relation rel, HeapTuple tuple)
 						   policy->quota_unit, sizeof(policy->quota_unit));
 }
 
-static void
-raise_unknown(const NameArg *name)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("rate limit policy \"%s\" does not exist", name_cstring(*name)),
-			 errhint("Create it: SELECT distsys.rate_limit_create(%s, quota => 100, period => '1 min');",
-					 quote_literal_cstr(name_cstring(*name)))));
-}
-
 void
 rate_policy_get(const NameArg *name, RatePolicy *policy)
 {
 	if (cache == NULL)
 		cache = config_cache_create(TABLE_RATE_LIMIT_POLICY, sizeof(RatePolicy), load);
 	if (!config_get(cache, name, NULL, policy))
-		raise_unknown(name);
+		config_raise_unknown(&kind, name);
 }
 
 /* ---- checking ---- */
@@ -228,16 +226,6 @@ check_fits(int64 quota, int64 period_us, int64 burst)
 
 /* ---- SQL ---- */
 
-static HeapTuple
-lock_policy(Relation rel, const NameArg *name)
-{
-	LOCKTAG		tag;
-
-	keylock_tag2(&tag, KEYLOCK_CONFIG, "rate_limit_policy", 17, name->data, name->len);
-	(void) keylock_wait(&tag, ExclusiveLock, KEYLOCK_FOR_EVER);
-	return row_read_locked(rel, &name->datum);
-}
-
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_create);
 
 Datum
@@ -251,7 +239,6 @@ distsys_rate_limit_create(PG_FUNCTION_ARGS)
 	bool		nulls[NATTS] = {false};
 	bool		given[NATTS] = {false};
 	int64		quota;
-	Relation	rel;
 
 	check_ascii(&name, "policy");
 	for (int i = 1; i < NOPTIONS; i++)
@@ -266,22 +253,7 @@ distsys_rate_limit_create(PG_FUNCTION_ARGS)
 	values[ARG(ATTR_POLICY)] = name.datum;
 	values[ARG(ATTR_ON_CHANGE)] = CStringGetTextDatum("proportionally");
 	values[ARG(ATTR_CHANGED_AT)] = TimestampTzGetDatum(clock_wall());
-
-	rel = row_open_write(TABLE_RATE_LIMIT_POLICY, "rate_limit_create()");
-	if (lock_policy(rel, &name) != NULL)
-	{
-		if (!if_not_exists)
-			ereport(ERROR,
-					(errcode(ERRCODE_DUPLICATE_OBJECT),
-					 errmsg("rate limit policy \"%s\" already exists", name_cstring(name)),
-					 errhint("Use if_not_exists => true, or rate_limit_alter().")));
-		row_close(rel);
-		PG_RETURN_BOOL(false);
-	}
-	row_insert(rel, values, nulls);
-	config_changed(rel);
-	row_close(rel);
-	PG_RETURN_BOOL(true);
+	PG_RETURN_BOOL(config_create(&kind, &name, values, nulls, if_not_exists));
 }
 
 /* Takes what was not given from the row, for checks over several columns. */
@@ -309,10 +281,7 @@ distsys_rate_limit_alter(PG_FUNCTION_ARGS)
 	HeapTuple	row;
 
 	read_options(fcinfo, values, nulls, given);
-	rel = row_open_write(TABLE_RATE_LIMIT_POLICY, "rate_limit_alter()");
-	row = lock_policy(rel, &name);
-	if (row == NULL)
-		raise_unknown(&name);
+	row = config_edit(&kind, &name, &rel);
 	merge(rel, row, values, nulls, given);
 	check_fits(DatumGetInt64(values[ARG(ATTR_QUOTA)]),
 			   interval_to_us(DatumGetIntervalP(values[ARG(ATTR_PERIOD)]), "period", 1, PERIOD_MAX, NULL),
@@ -324,9 +293,7 @@ distsys_rate_limit_alter(PG_FUNCTION_ARGS)
 		values[ARG(ATTR_CHANGED_AT)] = TimestampTzGetDatum(clock_wall());
 		given[ARG(ATTR_ON_CHANGE)] = given[ARG(ATTR_CHANGED_AT)] = true;
 	}
-	row_update(rel, row, values, nulls, given);
-	config_changed(rel);
-	row_close(rel);
+	config_save(rel, row, values, nulls, given);
 	PG_RETURN_BOOL(true);
 }
 
@@ -336,17 +303,6 @@ Datum
 distsys_rate_limit_drop(PG_FUNCTION_ARGS)
 {
 	NameArg		name = arg_name(fcinfo, 0, "policy", NAME_SHORT);
-	bool		if_exists = arg_bool(fcinfo, 1, "if_exists");
-	Relation	rel = row_open_write(TABLE_RATE_LIMIT_POLICY, "rate_limit_drop()");
-	HeapTuple	row = lock_policy(rel, &name);
 
-	if (row == NULL && !if_exists)
-		raise_unknown(&name);
-	if (row != NULL)
-	{
-		row_delete(rel, row);
-		config_changed(rel);
-	}
-	row_close(rel);
-	PG_RETURN_BOOL(row != NULL);
+	PG_RETURN_BOOL(config_drop(&kind, &name, arg_bool(fcinfo, 1, "if_exists"), NULL));
 }

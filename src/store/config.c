@@ -12,11 +12,13 @@
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "compat.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 
+#include "core/keylock.h"
 #include "store/config.h"
 
 typedef struct ConfigKey
@@ -146,6 +148,96 @@ config_changed(Relation rel)
 	/* so that this backend knows it at once */
 	CommandCounterIncrement();
 }
+
+/* ---- create, alter, drop ---- */
+
+void
+config_raise_unknown(const ConfigKind *kind, const NameArg *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("%s \"%s\" does not exist", kind->label, name_cstring(*name)),
+			 errhint("Create it: SELECT distsys.%s_create(%s%s);", kind->function,
+					 quote_literal_cstr(name_cstring(*name)), kind->create_rest)));
+	pg_unreachable();
+}
+
+void
+config_lock(const ConfigKind *kind, const NameArg *name)
+{
+	LOCKTAG		tag;
+
+	keylock_tag2(&tag, KEYLOCK_CONFIG, kind->key, strlen(kind->key), name->data, name->len);
+	(void) keylock_wait(&tag, ExclusiveLock, KEYLOCK_FOR_EVER);
+}
+
+/* Opens the table for <function>_<verb>(), locks the name and reads its row; NULL: there is none. */
+static HeapTuple
+open_row(const ConfigKind *kind, const char *verb, const NameArg *name, Relation *rel)
+{
+	*rel = row_open_write(kind->table, psprintf("%s_%s()", kind->function, verb));
+	config_lock(kind, name);
+	return row_read_locked(*rel, &name->datum);
+}
+
+bool
+config_create(const ConfigKind *kind, const NameArg *name, Datum *values, bool *nulls, bool if_not_exists)
+{
+	Relation	rel;
+	bool		exists = open_row(kind, "create", name, &rel) != NULL;
+
+	if (exists && !if_not_exists)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("%s \"%s\" already exists", kind->label, name_cstring(*name)),
+				 errhint("Use if_not_exists => true, or %s_alter().", kind->function)));
+	if (!exists)
+	{
+		row_insert(rel, values, nulls);
+		config_changed(rel);
+	}
+	row_close(rel);
+	return !exists;
+}
+
+HeapTuple
+config_edit(const ConfigKind *kind, const NameArg *name, Relation *rel)
+{
+	HeapTuple	row = open_row(kind, "alter", name, rel);
+
+	if (row == NULL)
+		config_raise_unknown(kind, name);
+	return row;
+}
+
+void
+config_save(Relation rel, HeapTuple row, Datum *values, bool *nulls, bool *replace)
+{
+	row_update(rel, row, values, nulls, replace);
+	config_changed(rel);
+	row_close(rel);
+}
+
+bool
+config_drop(const ConfigKind *kind, const NameArg *name, bool if_exists, void (*before_drop) (const NameArg *name))
+{
+	Relation	rel;
+	HeapTuple	row = open_row(kind, "drop", name, &rel);
+
+	if (row == NULL && !if_exists)
+		config_raise_unknown(kind, name);
+	if (row != NULL)
+	{
+		if (before_drop != NULL)
+			before_drop(name);
+		row_delete(rel, row);
+		config_changed(rel);
+	}
+	row_close(rel);
+	return row != NULL;
+}
+
+/* ---- the trigger ---- */
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__config_changed);
 

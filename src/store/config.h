@@ -24,4 +24,29 @@ extern bool config_get(ConfigCache *cache, const NameArg *name1, const NameArg *
 /* After our own row_insert/row_update/row_delete on a configuration table. */
 extern void config_changed(Relation rel);
 
+/* ---- create, alter, drop ---- */
+
+/* A kind of configuration that is named by one word. */
+typedef struct ConfigKind
+{
+	CatalogTable table;
+	const char *key;			/* of its key locks: the table's name */
+	const char *label;			/* in messages: "outbox topic" */
+	const char *function;		/* its functions are <function>_create(), _alter(), _drop() */
+	const char *create_rest;	/* what follows the name in the create call that a HINT shows */
+} ConfigKind;
+
+/* 42704 with the create call in the HINT. */
+pg_noreturn extern void config_raise_unknown(const ConfigKind *kind, const NameArg *name);
+/* Serialises changes of one name, to the end of the transaction. */
+extern void config_lock(const ConfigKind *kind, const NameArg *name);
+/* true: created; false: it was there. 42710 unless if_not_exists. */
+extern bool config_create(const ConfigKind *kind, const NameArg *name, Datum *values, bool *nulls, bool if_not_exists);
+/* Opens the table and reads the row for a change; 42704. */
+extern HeapTuple config_edit(const ConfigKind *kind, const NameArg *name, Relation *rel);
+/* Writes the change and closes the table. */
+extern void config_save(Relation rel, HeapTuple row, Datum *values, bool *nulls, bool *replace);
+/* true: dropped; false: it was not there. 42704 unless if_exists. before_drop (may be NULL) may refuse by an error. */
+extern bool config_drop(const ConfigKind *kind, const NameArg *name, bool if_exists, void (*before_drop) (const NameArg *name));
+
 #endif							/* DISTSYS_CONFIG_H */
