@@ -19,10 +19,7 @@
 
 enum
 {
-	ATTR_TOPIC = 1,
-	ATTR_GROUP,
-	ATTR_POSITION,
-	ATTR_ATTEMPTS,
+	ATTR_ATTEMPTS = COPY_POSITION + 1,
 	ATTR_DIED_AT,
 	ATTR_REASON,
 	ATTR_EVENT,					/* EVENT_ID and what follows */
@@ -37,25 +34,18 @@ dead_letter_put(const NameArg *group, const OutboxEvent *event, int32 attempts, 
 	bool		nulls[NATTS] = {false};
 	HeapTuple	old;
 
-	values[ATTR_TOPIC - 1] = event->values[EVENT_TOPIC - 1];
-	values[ATTR_GROUP - 1] = group->datum;
-	values[ATTR_POSITION - 1] = event->values[EVENT_POSITION - 1];
+	event_to_copy(event, group, ATTR_EVENT, values, nulls);
 	values[ATTR_ATTEMPTS - 1] = Int32GetDatum(attempts);
 	values[ATTR_DIED_AT - 1] = TimestampTzGetDatum(clock_wall());
 	values[ATTR_REASON - 1] = reason;
 	nulls[ATTR_REASON - 1] = reason == (Datum) 0;
-	for (int column = EVENT_ID; column <= EVENT_NATTS; column++)
-	{
-		values[ATTR_EVENT + column - EVENT_ID - 1] = event->values[column - 1];
-		nulls[ATTR_EVENT + column - EVENT_ID - 1] = event->nulls[column - 1];
-	}
 	/* after a seek back the same event can die again */
 	old = row_read_locked(rel, values);
 	if (old != NULL)
 		row_delete(rel, old);
 	row_insert(rel, values, nulls);
 	row_close(rel);
-	stats_add("outbox", name_cstring(arg_name_datum(values[ATTR_TOPIC - 1], "topic", NAME_SHORT)), "dead", 1);
+	stats_add("outbox", name_cstring(arg_name_datum(values[COPY_TOPIC - 1], "topic", NAME_SHORT)), "dead", 1);
 }
 
 void
@@ -114,15 +104,6 @@ wanted(Datum id, const Datum *ids, int n)
 	return false;
 }
 
-static void
-from_row(Relation rel, HeapTuple row, OutboxEvent *event)
-{
-	event->values[EVENT_TOPIC - 1] = row_get(rel, row, ATTR_TOPIC, &event->nulls[EVENT_TOPIC - 1]);
-	event->values[EVENT_POSITION - 1] = row_get(rel, row, ATTR_POSITION, &event->nulls[EVENT_POSITION - 1]);
-	for (int column = EVENT_ID; column <= EVENT_NATTS; column++)
-		event->values[column - 1] = row_get(rel, row, ATTR_EVENT + column - EVENT_ID, &event->nulls[column - 1]);
-}
-
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_outbox_redrive);
 
 /* Moves dead letters to retry, due now, with no attempt counted; works when retention has removed the event itself. */
@@ -150,7 +131,7 @@ distsys_outbox_redrive(PG_FUNCTION_ARGS)
 	{
 		OutboxEvent event;
 
-		from_row(rel, row, &event);
+		event_from_copy(rel, row, ATTR_EVENT, &event);
 		if (!wanted(event.values[EVENT_ID - 1], ids, nids))
 			continue;
 		retry_put(&group, &event, 0, clock_wall(), (Datum) 0);

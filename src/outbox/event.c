@@ -35,6 +35,28 @@ event_columns(const OutboxEvent *event, Datum *values, bool *nulls)
 	}
 }
 
+void
+event_to_copy(const OutboxEvent *event, const NameArg *group, int rest, Datum *values, bool *nulls)
+{
+	values[COPY_TOPIC - 1] = event->values[EVENT_TOPIC - 1];
+	values[COPY_GROUP - 1] = group->datum;
+	values[COPY_POSITION - 1] = event->values[EVENT_POSITION - 1];
+	for (int column = EVENT_ID; column <= EVENT_NATTS; column++)
+	{
+		values[rest + column - EVENT_ID - 1] = event->values[column - 1];
+		nulls[rest + column - EVENT_ID - 1] = event->nulls[column - 1];
+	}
+}
+
+void
+event_from_copy(Relation rel, HeapTuple row, int rest, OutboxEvent *event)
+{
+	event->values[EVENT_TOPIC - 1] = row_get(rel, row, COPY_TOPIC, &event->nulls[EVENT_TOPIC - 1]);
+	event->values[EVENT_POSITION - 1] = row_get(rel, row, COPY_POSITION, &event->nulls[EVENT_POSITION - 1]);
+	for (int column = EVENT_ID; column <= EVENT_NATTS; column++)
+		event->values[column - 1] = row_get(rel, row, rest + column - EVENT_ID, &event->nulls[column - 1]);
+}
+
 bool
 event_read(Datum topic, int64 position, OutboxEvent *event)
 {

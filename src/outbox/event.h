@@ -21,6 +21,15 @@ extern void event_from_row(Relation rel, HeapTuple row, int first, OutboxEvent *
 /* The columns of row type outbox_event, which begin those of outbox_delivery too. */
 #define EVENT_NOUT 9
 extern void event_columns(const OutboxEvent *event, Datum *values, bool *nulls);
+/*
+ * Tables that keep a copy of an event begin with (topic, group_name, position);
+ * EVENT_ID and what follows stand from column `rest` on.
+ */
+#define COPY_TOPIC 1
+#define COPY_GROUP 2
+#define COPY_POSITION 3
+extern void event_to_copy(const OutboxEvent *event, const NameArg *group, int rest, Datum *values, bool *nulls);
+extern void event_from_copy(Relation rel, HeapTuple row, int rest, OutboxEvent *event);
 /* Reads one event of the log; false: it is gone. What is read is durable. */
 extern bool event_read(Datum topic, int64 position, OutboxEvent *event);
 /* Is the event newer than the caller's own snapshot? Then its rows could not be read either. */

@@ -13,24 +13,12 @@
 /* Key, state, then a copy of the event's columns without topic and position. */
 enum
 {
-	ATTR_TOPIC = 1,
-	ATTR_GROUP,
-	ATTR_POSITION,
-	ATTR_ATTEMPTS,
+	ATTR_ATTEMPTS = COPY_POSITION + 1,
 	ATTR_NEXT_AT,
 	ATTR_REASON,
 	ATTR_EVENT,					/* EVENT_ID and what follows */
 	NATTS = ATTR_EVENT + EVENT_NATTS - EVENT_ID
 };
-
-static void
-from_row(Relation rel, HeapTuple row, OutboxEvent *event)
-{
-	event->values[EVENT_TOPIC - 1] = row_get(rel, row, ATTR_TOPIC, &event->nulls[EVENT_TOPIC - 1]);
-	event->values[EVENT_POSITION - 1] = row_get(rel, row, ATTR_POSITION, &event->nulls[EVENT_POSITION - 1]);
-	for (int column = EVENT_ID; column <= EVENT_NATTS; column++)
-		event->values[column - 1] = row_get(rel, row, ATTR_EVENT + column - EVENT_ID, &event->nulls[column - 1]);
-}
 
 static HeapTuple
 read_locked(Relation rel, Datum topic, const NameArg *group, int64 position)
@@ -49,18 +37,11 @@ retry_put(const NameArg *group, const OutboxEvent *event, int32 attempts, Timest
 	bool		nulls[NATTS] = {false};
 	bool		replace[NATTS] = {false, false, false, true, true, true};
 
-	values[ATTR_TOPIC - 1] = event->values[EVENT_TOPIC - 1];
-	values[ATTR_GROUP - 1] = group->datum;
-	values[ATTR_POSITION - 1] = event->values[EVENT_POSITION - 1];
+	event_to_copy(event, group, ATTR_EVENT, values, nulls);
 	values[ATTR_ATTEMPTS - 1] = Int32GetDatum(attempts);
 	values[ATTR_NEXT_AT - 1] = TimestampTzGetDatum(next_at);
 	values[ATTR_REASON - 1] = reason;
 	nulls[ATTR_REASON - 1] = reason == (Datum) 0;
-	for (int column = EVENT_ID; column <= EVENT_NATTS; column++)
-	{
-		values[ATTR_EVENT + column - EVENT_ID - 1] = event->values[column - 1];
-		nulls[ATTR_EVENT + column - EVENT_ID - 1] = event->nulls[column - 1];
-	}
 	if (old == NULL)
 		row_insert(rel, values, nulls);
 	else
@@ -75,7 +56,7 @@ retry_read(const NameArg *topic, const NameArg *group, int64 position, OutboxEve
 	HeapTuple	row = read_locked(rel, topic->datum, group, position);
 
 	if (row != NULL)
-		from_row(rel, row, event);
+		event_from_copy(rel, row, ATTR_EVENT, event);
 	row_close(rel);
 	return row != NULL;
 }
@@ -110,8 +91,8 @@ copy_event(OutboxEvent *event, Relation rel)
 {
 	for (int column = 1; column <= EVENT_NATTS; column++)
 	{
-		int			attnum = column == EVENT_TOPIC ? ATTR_TOPIC :
-			column == EVENT_POSITION ? ATTR_POSITION : ATTR_EVENT + column - EVENT_ID;
+		int			attnum = column == EVENT_TOPIC ? COPY_TOPIC :
+			column == EVENT_POSITION ? COPY_POSITION : ATTR_EVENT + column - EVENT_ID;
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
 
 		if (!event->nulls[column - 1])
@@ -134,10 +115,10 @@ retry_due(const NameArg *topic, const NameArg *group, TimestampTz now, int max,
 		RetryEntry *entry = &entries[n];
 
 		entry->next_at = DatumGetTimestampTz(row_get(rel, row, ATTR_NEXT_AT, NULL));
-		if (entry->next_at > now || skip(DatumGetInt64(row_get(rel, row, ATTR_POSITION, NULL)), arg))
+		if (entry->next_at > now || skip(DatumGetInt64(row_get(rel, row, COPY_POSITION, NULL)), arg))
 			continue;
 		entry->attempts = DatumGetInt32(row_get(rel, row, ATTR_ATTEMPTS, NULL));
-		from_row(rel, row, &entry->event);
+		event_from_copy(rel, row, ATTR_EVENT, &entry->event);
 		copy_event(&entry->event, rel);
 		n++;
 	}
