@@ -458,7 +458,8 @@ distsys_outbox_group_drop(PG_FUNCTION_ARGS)
 	Relation	rel = row_open_write(TABLE_OUTBOX_GROUP, "outbox_group_drop()");
 	Relation	cursors;
 	HeapTuple	row = lock_group(rel, &topic, &group);
-	Cursor		cursor;
+	Datum		key[2] = {topic.datum, group.datum};
+	HeapTuple	cursor;
 
 	if (row == NULL)
 	{
@@ -469,7 +470,9 @@ distsys_outbox_group_drop(PG_FUNCTION_ARGS)
 	}
 	lock_cursor(&topic, &group);
 	cursors = row_open_write(TABLE_OUTBOX_CURSOR, "outbox_group_drop()");
-	row_delete(cursors, cursor_read_locked(cursors, &topic, &group, &cursor));
+	cursor = row_read_locked(cursors, key);
+	if (cursor != NULL)			/* somebody may have removed it by hand */
+		row_delete(cursors, cursor);
 	row_close(cursors);
 	retry_delete_all(&topic, &group);
 	dead_letter_delete_all(&topic, &group);
@@ -494,6 +497,7 @@ distsys_outbox_seek(PG_FUNCTION_ARGS)
 	HeapTuple	row;
 
 	group_get(&topic, &group, &config);
+	topic_lock(&topic);			/* so that retention does not pass by meanwhile */
 	position = parse_start(fcinfo, 2, &topic);
 	lock_cursor(&topic, &group);
 	row = cursor_read_locked(cursors, &topic, &group, &cursor);
