@@ -112,6 +112,7 @@ write_claim(const ClaimRequest *request, RecordStore *store, bool found, ClaimAn
 		memset(record, 0, sizeof(*record));
 		record->scope = request->scope.datum;
 		record->key = request->key.datum;
+		record->role = GetUserId();
 		record->created_at = answer->now.wall;
 	}
 	else if (policy.max_attempts > 0 && record->attempt >= policy.max_attempts)
@@ -121,8 +122,8 @@ write_claim(const ClaimRequest *request, RecordStore *store, bool found, ClaimAn
 		return false;
 	}
 
+	/* A resumed key stays its first role's: a completer or one login of a group must not take it from the others. */
 	record->policy = request->policy.datum;
-	record->role = GetUserId();
 	record->state = RECORD_STARTED;
 	record->token = token_issue();
 	record->attempt++;
@@ -286,7 +287,8 @@ static void
 check_response_size(const Record *record, const ClaimResponse *response)
 {
 	IdempotencyPolicy policy;
-	Size		size = datum_bytes(response->body) + datum_bytes(response->bytes) + datum_bytes(response->headers);
+	Size		size = datum_bytes(response->body) + datum_bytes(response->bytes) +
+		datum_bytes(response->headers) + datum_bytes(response->error);
 
 	idempotency_policy_of_record(record->policy, &policy);
 	if (size > (Size) policy.max_response_bytes)

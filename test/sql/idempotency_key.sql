@@ -182,6 +182,17 @@ SELECT status FROM distsys.idempotency_begin('pay', 'role', sha256('a'));
 SELECT distsys.idempotency_complete('pay', 'role', :t, 200, 'secret');
 SET ROLE regress_login_2;
 SELECT status, response_body FROM distsys.idempotency_begin('pay', 'role', sha256('a'));
+-- a key that one login resumes stays the group's
+SET ROLE regress_service;
+SELECT token AS t2 FROM distsys.idempotency_begin('pay', 'shared', sha256('a')) \gset
+SELECT distsys.idempotency_fail('pay', 'shared', :t2);
+SET ROLE regress_login_1;
+SELECT status, token AS t2 FROM distsys.idempotency_begin('pay', 'shared', sha256('a')) \gset
+SELECT distsys.idempotency_complete('pay', 'shared', :t2, 200, 'by one login');
+SET ROLE regress_login_2;
+SELECT status, response_body FROM distsys.idempotency_begin('pay', 'shared', sha256('a'));
+SET ROLE regress_service;
+SELECT status, response_body FROM distsys.idempotency_begin('pay', 'shared', sha256('a'));
 SET ROLE regress_stranger;
 \set VERBOSITY sqlstate
 SELECT status, response_body FROM distsys.idempotency_begin('pay', 'role', sha256('a'));
@@ -193,7 +204,7 @@ SELECT * FROM distsys.idempotency_record;
 \set VERBOSITY default
 RESET ROLE;
 SELECT count(distsys.access_revoke(r, 'app')) FROM unnest(ARRAY['regress_service', 'regress_login_1', 'regress_login_2', 'regress_stranger']) r;
-SELECT distsys.idempotency_forget('pay', 'role');
+SELECT distsys.idempotency_forget('pay', 'role'), distsys.idempotency_forget('pay', 'shared');
 DROP ROLE regress_login_1, regress_login_2, regress_service, regress_stranger;
 
 -- policies: cached, effective at once for the session that changes them; the built-in one can be overridden
