@@ -35,17 +35,25 @@ def arguments():
     return a
 
 
-def progress(world, began, last=[0.0]):
+class Progress:
     """One line that moves on a terminal, a line every five seconds elsewhere."""
-    now = time.monotonic()
-    terminal = sys.stdout.isatty()
-    if now - last[0] < (0.2 if terminal else 5):
-        return
-    last[0] = now
-    t = world.total
-    text = (f"  {now - began:5.1f} s   {t('first'):,} payments, {t('replay'):,} replays, {t('in_progress'):,} in progress,"
-            f" {t('limited'):,} limited, {t('delivered'):,} delivered")
-    print(("\r" + text + "   ") if terminal else text, end="" if terminal else "\n", flush=True)
+
+    def __init__(self, world):
+        self.world, self.began, self.shown, self.terminal = world, time.monotonic(), 0, sys.stdout.isatty()
+
+    def show(self):
+        now = time.monotonic()
+        if now - self.shown < (0.2 if self.terminal else 5):
+            return
+        self.shown = now
+        t = self.world.total
+        text = (f"  {now - self.began:5.1f} s   {t('first'):,} payments, {t('replay'):,} replays, {t('in_progress'):,} in progress,"
+                f" {t('limited'):,} limited, {t('delivered'):,} delivered")
+        print(("\r" + text + "   ") if self.terminal else text, end="" if self.terminal else "\n", flush=True)
+
+    def end(self):
+        if self.terminal:
+            print()
 
 
 def run(world, admin, seconds):
@@ -58,7 +66,7 @@ def run(world, admin, seconds):
 
 
 def run_with(faults, world, admin, seconds):
-    began = time.monotonic()
+    began, progress = time.monotonic(), Progress(world)
     strike, finished = began + 0.5, lambda: all(world.done[c] >= len(world.lists[c]) for c in range(world.clients))
     while time.monotonic() - began < seconds and not finished():
         time.sleep(0.05)
@@ -67,7 +75,7 @@ def run_with(faults, world, admin, seconds):
         if time.monotonic() > strike:
             faults.strike()
             strike = time.monotonic() + 0.3
-        progress(world, began)
+        progress.show()
     faults.restart_dead()
     world.stop[0] = 1
     faults.finish(range(world.clients))
@@ -83,8 +91,7 @@ def run_with(faults, world, admin, seconds):
             time.sleep(0.05)
     world.stop[0] = 2
     faults.finish([world.clients])
-    if sys.stdout.isatty():
-        print()
+    progress.end()
     return faults.counts, elapsed
 
 
