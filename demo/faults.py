@@ -92,7 +92,7 @@ class Faults:
     def finish(self, seats):
         self.resume(everybody=True)
         for seat in seats:
-            self.processes[seat].join(10)
+            self.processes[seat].join(30)
             if self.processes[seat].is_alive():
                 raise SystemExit("a process of the demonstration does not end")
             self.check(self.processes[seat])
