@@ -346,7 +346,9 @@ put_abandoned(const Record *record, void *arg)
 	Datum		values[6] = {0};
 	bool		nulls[6] = {false};
 
+	/* past its retention a begin would start anew, without the recovery point */
 	if (record->state != RECORD_STARTED || overdue < search->older_than_us ||
+		record->retain_until <= search->now.wall ||
 		!has_privs_of_role(GetUserId(), record->role))
 		return true;
 	values[0] = record->scope;

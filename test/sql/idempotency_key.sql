@@ -74,6 +74,9 @@ SELECT token AS t FROM distsys.idempotency_begin('pay', 'late', sha256('a'), ttl
 SET distsys.clock_offset = '11 s';
 SELECT scope, key, recovery_point, attempt FROM distsys.idempotency_abandoned('0') WHERE key = 'late';
 SELECT count(*) FROM distsys.idempotency_abandoned('1 min') WHERE key = 'late';
+SET distsys.clock_offset = '25 h';
+SELECT count(*) AS past_retention FROM distsys.idempotency_abandoned('0') WHERE key = 'late';
+SET distsys.clock_offset = '11 s';
 SELECT status FROM distsys.idempotency_get('pay', 'late');
 SELECT distsys.idempotency_complete('pay', 'late', :t, 200, 'late');
 SELECT status, response_body FROM distsys.idempotency_begin('pay', 'late', sha256('a'));
