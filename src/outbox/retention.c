@@ -49,7 +49,8 @@ trim_topic(Relation rel, const NameArg *topic, TimestampTz now, int64 settled, i
 	int64		removed = 0;
 	int64		through = 0;
 
-	topic_lock(topic);
+	if (!topic_try_lock(topic))
+		return 0;				/* an open transaction configures or seeks: next time */
 	horizon = horizon_of(topic, now, settled);
 	scan = row_scan_begin(rel, 1, &topic->datum, NULL);
 	while (removed < max && (row = row_scan_next(scan)) != NULL)

@@ -73,10 +73,28 @@ topic_check(const NameArg *topic)
 		config_raise_unknown(&kind, topic);
 }
 
+static void
+topic_tag(LOCKTAG *tag, const NameArg *topic)
+{
+	keylock_tag2(tag, KEYLOCK_CONFIG, "outbox_topic", 12, topic->data, topic->len);
+}
+
 void
 topic_lock(const NameArg *topic)
 {
-	config_lock(&kind, topic);
+	LOCKTAG		tag;
+
+	topic_tag(&tag, topic);
+	(void) keylock_wait(&tag, ExclusiveLock, KEYLOCK_FOR_EVER);
+}
+
+bool
+topic_try_lock(const NameArg *topic)
+{
+	LOCKTAG		tag;
+
+	topic_tag(&tag, topic);
+	return keylock_try(&tag, ExclusiveLock);
 }
 
 /* ---- what was removed: outbox_retained(topic, removed_through) ---- */

@@ -18,5 +18,7 @@ extern void topic_set_removed_through(const NameArg *topic, int64 position);
 extern int64 topic_check_retained(const NameArg *topic, int64 position);
 /* Serialises create, alter and drop of a topic and of its groups. */
 extern void topic_lock(const NameArg *topic);
+/* The same without waiting. */
+extern bool topic_try_lock(const NameArg *topic);
 
 #endif							/* DISTSYS_TOPIC_H */
