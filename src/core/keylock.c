@@ -151,6 +151,16 @@ forget_late_timeout(void)
 }
 
 /*
+ * The caller's lock_timeout may have run out in the moment in which the lock was
+ * granted: its error comes now, where the lock is still given back, and not in the next statement.
+ */
+static void
+raise_late_timeout(void)
+{
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
  * Runs a wait that only an error can end early inside a subtransaction with
  * lock_timeout set to what is left. true: it came to its end.
  */
@@ -175,6 +185,8 @@ wait_in_subtransaction(TimedWait wait, void *arg, int64 wait_us)
 		LockTimeout = callers_timeout;
 		if (ours)
 			forget_late_timeout();
+		else
+			raise_late_timeout();
 		ReleaseCurrentSubTransaction();
 		done = true;
 	}
@@ -224,6 +236,7 @@ wait_within(LockRequest *request, int64 wait_us)
 	if (wait_us != KEYLOCK_FOR_EVER)
 		return wait_in_subtransaction(wait_for_lock, request, wait_us);
 	wait_for_lock(request);
+	raise_late_timeout();
 	return true;
 }
 

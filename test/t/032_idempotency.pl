@@ -146,7 +146,7 @@ sql(q{
 		END IF;
 	END $$;
 });
-$l = load(16, 2, naive => "\\set k random(1, 2000)\nBEGIN;\nSELECT naive(:k);\n\\sleep 1 ms\nCOMMIT;\n");
+$l = load(16, 2, naive => "\\set k random(1, 50)\nBEGIN;\nSELECT naive(:k);\n\\sleep 50 ms\nCOMMIT;\n");
 finish($l);
 cmp_ok(sql("SELECT count(*) FROM wrong"), '>', 0, 'the check finds a handler that looks before it inserts');
 
