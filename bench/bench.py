@@ -56,7 +56,7 @@ UPDATE bare_row SET n = n + 1, at = clock_timestamp() WHERE k = 'k' || :k;
 UPDATE bare_row SET n = n + 1, at = clock_timestamp() WHERE k = 'k' || :k;
 """, 0.9,
          setup="""DO $$ BEGIN FOR i IN 0..15 LOOP FOR j IN 1..500 LOOP
-  PERFORM distsys.lease_release('a' || i || '.' || j, token) FROM distsys.lease_acquire('a' || i || '.' || j, 'bench', '30 s'); END LOOP; COMMIT; END LOOP; END $$;"""),
+  PERFORM distsys.lease_release('a' || i || '.' || j, token) FROM distsys.lease_acquire('a' || i || '.' || j, 'bench', '30 s'); COMMIT; END LOOP; END LOOP; END $$;"""),
     Case("lease_renew",
          r"""\set k random(1, 500)
 SELECT token FROM bench_lease WHERE c = :client_id AND k = :k \gset

@@ -35,24 +35,30 @@
 
 #define MAX_KEY 3
 
-/* What the primary key of a table looks like; void when relid is invalid. */
+/*
+ * What the primary key of a table looks like. An invalidation may arrive while
+ * the table is open: it only has the next row_open look again; under the table's lock the key cannot change.
+ */
 typedef struct RowShape
 {
 	Oid			relid;
+	bool		checked;		/* since the last invalidation */
 	int			nkeys;
 	AttrNumber	attnum[MAX_KEY];
 	Oid			typid[MAX_KEY];
 } RowShape;
 
 static RowShape shapes[CATALOG_COUNT];
+static uint64 invalidations = 0;
 
 static void
 on_relcache_invalidation(Datum arg, Oid relid)
 {
+	invalidations++;
 	for (int i = 0; i < CATALOG_COUNT; i++)
 	{
 		if (relid == InvalidOid || shapes[i].relid == relid)
-			shapes[i].relid = InvalidOid;
+			shapes[i].checked = false;
 	}
 }
 
@@ -99,12 +105,14 @@ load_shape(Relation rel, RowShape *shape)
 {
 	static bool registered = false;
 	Relation	index;
+	uint64		before;
 
 	if (!registered)
 	{
 		CacheRegisterRelcacheCallback(on_relcache_invalidation, (Datum) 0);
 		registered = true;
 	}
+	before = invalidations;
 	check_indexes(rel);
 	index = index_open(primary_key(rel), AccessShareLock);
 	shape->nkeys = IndexRelationGetNumberOfKeyAttributes(index);
@@ -116,6 +124,7 @@ load_shape(Relation rel, RowShape *shape)
 	}
 	index_close(index, AccessShareLock);
 	shape->relid = RelationGetRelid(rel);
+	shape->checked = invalidations == before;
 }
 
 static const RowShape *
@@ -139,7 +148,7 @@ open_with_lock(CatalogTable table, LOCKMODE mode)
 	/* dropped and created again since we looked: the invalidation has arrived with the lock */
 	if (rel == NULL)
 		rel = table_open(catalog_relid(table), mode);
-	if (shapes[table].relid != RelationGetRelid(rel))
+	if (shapes[table].relid != RelationGetRelid(rel) || !shapes[table].checked)
 		load_shape(rel, &shapes[table]);
 	return rel;
 }

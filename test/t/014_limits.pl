@@ -71,5 +71,18 @@ $psql->quit;
 ok_sql("UPDATE distsys.rate_limit_bucket SET credit = credit WHERE key = 'm'");
 is(ok_sql("SELECT allowed FROM distsys.rate_limit_take('p', 'm')"), 't', 'a row updated by hand is found');
 
+# --- invalidations that arrive in the middle of a call
+append_to_file($node->basedir . '/calls.sql', <<'SQL');
+\set k random(1, 20)
+SELECT acquired FROM distsys.lease_acquire('i' || :client_id, 'me', '1 s');
+SELECT allowed FROM distsys.rate_limit_take('p', 'i' || :k);
+SELECT status FROM distsys.idempotency_begin('i', :client_id || '.' || random(), sha256('x'));
+SELECT distsys.outbox_publish('t', 'e', '{}') IS NOT NULL;
+SQL
+append_to_file($node->basedir . '/ddl.sql', join '', map { "ALTER TABLE distsys.$_ SET (autovacuum_vacuum_cost_delay = 0);\nANALYZE distsys.$_;\n" }
+	  qw(lease_grant rate_limit_bucket idempotency_record token_state outbox_event_log));
+$node->command_ok([ 'pgbench', '-n', '-c', 6, '-j', 2, '-T', 4, '-f', $node->basedir . '/calls.sql@9', '-f', $node->basedir . '/ddl.sql@1', 'postgres' ],
+	'every call beside statements that invalidate the tables it uses');
+
 $node->stop;
 done_testing();
