@@ -54,7 +54,7 @@ sub load
 	my @files;
 	for my $name (sort keys %scripts)
 	{
-		my $file = "${PostgreSQL::Test::Utils::tmp_check}/$name.sql";
+		my $file = $node->basedir . "/$name.sql";
 		append_to_file($file, $scripts{$name}) unless -e $file;
 		push @files, '-f', $file;
 	}
