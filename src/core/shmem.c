@@ -31,16 +31,6 @@ shmem_available(void)
 	return available;
 }
 
-void
-shmem_require(const char *feature)
-{
-	if (!available)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s needs shared memory", feature),
-				 errhint("Set shared_preload_libraries = 'distsys' and restart the server.")));
-}
-
 static void
 request_shmem(void)
 {

@@ -22,7 +22,5 @@ typedef struct ShmemSegment
 extern void shmem_register(const ShmemSegment *segment);	/* before shmem_init() */
 extern void shmem_init(void);
 extern bool shmem_available(void);
-/* 55000 with the shared_preload_libraries hint unless available */
-extern void shmem_require(const char *feature);
 
 #endif							/* DISTSYS_SHMEM_H */

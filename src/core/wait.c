@@ -13,6 +13,7 @@
 
 static const char *const wait_names[WAIT_COUNT] = {
 	[WAIT_LEASE] = "DistsysLease",
+	[WAIT_CLAIM] = "DistsysClaim",
 	[WAIT_COMMITS] = "DistsysCommits",
 	[WAIT_LAUNCHER] = "DistsysLauncher",
 	[WAIT_WORKER] = "DistsysWorker"

@@ -8,6 +8,7 @@
 typedef enum WaitPoint
 {
 	WAIT_LEASE,					/* DistsysLease */
+	WAIT_CLAIM,					/* DistsysClaim: a begin waits for the holder of its key */
 	WAIT_COMMITS,				/* DistsysCommits: a reader waits for commits in progress */
 	WAIT_LAUNCHER,				/* DistsysLauncher */
 	WAIT_WORKER,				/* DistsysWorker */

@@ -232,7 +232,7 @@ claim_begin(const ClaimRequest *request, ClaimAnswer *answer)
 		left_us = until - GetCurrentTimestamp();
 		if (answer->status != CLAIM_IN_PROGRESS || left_us <= 0)
 			break;
-		wait_sleep(Min(left_us, (int64) (poll_us * (0.5 + 0.5 * pg_prng_double(&pg_global_prng_state)))), WAIT_LEASE);
+		wait_sleep(Min(left_us, (int64) (poll_us * (0.5 + 0.5 * pg_prng_double(&pg_global_prng_state)))), WAIT_CLAIM);
 		poll_us = Min(poll_us * 2, POLL_LAST);
 	}
 	count(answer);

@@ -51,15 +51,9 @@ dead_letter_put(const NameArg *group, const OutboxEvent *event, int32 attempts, 
 void
 dead_letter_delete_all(const NameArg *topic, const NameArg *group)
 {
-	Relation	rel = row_open_write(TABLE_OUTBOX_DEAD_LETTER, "outbox_group_drop()");
 	Datum		prefix[2] = {topic->datum, group->datum};
-	RowScan    *scan = row_scan_begin(rel, 2, prefix, NULL);
-	HeapTuple	row;
 
-	while ((row = row_scan_next(scan)) != NULL)
-		row_delete(rel, row);
-	row_scan_end(scan);
-	row_close(rel);
+	row_delete_all(TABLE_OUTBOX_DEAD_LETTER, "outbox_group_drop()", 2, prefix);
 }
 
 /* ---- redrive ---- */

@@ -5,7 +5,6 @@
 #include "postgres.h"
 
 #include "compat.h"
-#include "utils/datum.h"
 
 #include "outbox/retry.h"
 #include "store/row.h"
@@ -75,29 +74,9 @@ retry_delete(const NameArg *topic, const NameArg *group, int64 position)
 void
 retry_delete_all(const NameArg *topic, const NameArg *group)
 {
-	Relation	rel = row_open_write(TABLE_OUTBOX_RETRY, "outbox_seek()");
 	Datum		prefix[2] = {topic->datum, group->datum};
-	RowScan    *scan = row_scan_begin(rel, 2, prefix, NULL);
-	HeapTuple	row;
 
-	while ((row = row_scan_next(scan)) != NULL)
-		row_delete(rel, row);
-	row_scan_end(scan);
-	row_close(rel);
-}
-
-static void
-copy_event(OutboxEvent *event, Relation rel)
-{
-	for (int column = 1; column <= EVENT_NATTS; column++)
-	{
-		int			attnum = column == EVENT_TOPIC ? COPY_TOPIC :
-			column == EVENT_POSITION ? COPY_POSITION : ATTR_EVENT + column - EVENT_ID;
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
-
-		if (!event->nulls[column - 1])
-			event->values[column - 1] = datumCopy(event->values[column - 1], att->attbyval, att->attlen);
-	}
+	row_delete_all(TABLE_OUTBOX_RETRY, "outbox_seek()", 2, prefix);
 }
 
 int
@@ -118,8 +97,7 @@ retry_due(const NameArg *topic, const NameArg *group, TimestampTz now, int max,
 		if (entry->next_at > now || skip(DatumGetInt64(row_get(rel, row, COPY_POSITION, NULL)), arg))
 			continue;
 		entry->attempts = DatumGetInt32(row_get(rel, row, ATTR_ATTEMPTS, NULL));
-		event_from_copy(rel, row, ATTR_EVENT, &entry->event);
-		copy_event(&entry->event, rel);
+		event_from_copy(rel, heap_copytuple(row), ATTR_EVENT, &entry->event);	/* outlives the scan */
 		n++;
 	}
 	row_scan_end(scan);

@@ -590,3 +590,16 @@ row_delete(Relation rel, HeapTuple old)
 	check_write(heap_delete(rel, &old->t_self, GetCurrentCommandId(true), InvalidSnapshot, true, &failure, false), rel);
 	CommandCounterIncrement();
 }
+
+void
+row_delete_all(CatalogTable table, const char *command, int nprefix, const Datum *prefix)
+{
+	Relation	rel = row_open_write(table, command);
+	RowScan    *scan = row_scan_begin(rel, nprefix, prefix, NULL);
+	HeapTuple	row;
+
+	while ((row = row_scan_next(scan)) != NULL)
+		row_delete(rel, row);
+	row_scan_end(scan);
+	row_close(rel);
+}

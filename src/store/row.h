@@ -41,6 +41,8 @@ extern void row_insert(Relation rel, Datum *values, bool *nulls);
 /* replace[i]: column i (attnum - 1) gets values[i]/nulls[i] */
 extern void row_update(Relation rel, HeapTuple old, Datum *values, bool *nulls, bool *replace);
 extern void row_delete(Relation rel, HeapTuple old);
+/* Deletes every row whose first nprefix key columns equal prefix; the caller's lock covers them all. */
+extern void row_delete_all(CatalogTable table, const char *command, int nprefix, const Datum *prefix);
 
 /* Many rows at once: opens the indexes once; end does the CommandCounterIncrement(). */
 typedef struct RowInserter RowInserter;
