@@ -14,15 +14,12 @@
 #include "access/xact.h"
 #include "common/sha2.h"
 #include "compat.h"
-#include "executor/spi.h"
-#include "funcapi.h"
-#include "nodes/parsenodes.h"
 #include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "core/arg.h"
+#include "core/call.h"
 #include "core/guc.h"
 #include "core/hash.h"
 #include "core/keylock.h"
@@ -266,19 +263,6 @@ distsys_session_unlock(PG_FUNCTION_ARGS)
 
 /* ---- waiting without a snapshot ---- */
 
-static void
-check_call_context(FunctionCallInfo fcinfo)
-{
-	bool		atomic = fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
-		castNode(CallContext, fcinfo->context)->atomic;
-
-	if (atomic || (MyXactFlags & XACT_FLAGS_PIPELINING))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-				 errmsg("session_lock_wait() cannot run inside a transaction block, a function or a pipeline"),
-				 errhint("Call it in autocommit mode, as a plain CALL statement outside BEGIN.")));
-}
-
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_session_lock_wait);
 
 /*
@@ -288,32 +272,23 @@ PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_session_lock_wait);
 Datum
 distsys_session_lock_wait(PG_FUNCTION_ARGS)
 {
-	MemoryContext caller = CurrentMemoryContext;
 	NameArg		name;
 	int64		wait_us;
 	int64		token = 0;
 	bool		locked;
-	TupleDesc	desc;
 	Datum		values[1];
 	bool		nulls[1];
 
-	check_call_context(fcinfo);
+	call_check(fcinfo, "session_lock_wait()");
 	name = arg_name(fcinfo, 0, "name", NAME_LONG);
 	wait_us = arg_wait(fcinfo, 1);
 	PreventCommandDuringRecovery("session_lock_wait()");
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	desc = BlessTupleDesc(desc);
 
-	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	SPI_commit();
-	InvalidateCatalogSnapshot();
+	call_begin();
 	locked = session_lock(&name, wait_us, &token);
-	SPI_finish();
+	call_end();
 
-	MemoryContextSwitchTo(caller);
 	values[0] = Int64GetDatum(token);
 	nulls[0] = !locked;
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+	return call_result(fcinfo, values, nulls);
 }
