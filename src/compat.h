@@ -31,10 +31,10 @@
 #define pg_noreturn pg_attribute_noreturn()
 #endif
 
-/* 17: backends are numbered by their PGPROC, from 0; before, by backend id, from 1. */
+/* 17: a backend knows the number of its PGPROC. */
 #if PG_VERSION_NUM < 170000
 typedef int ProcNumber;
-#define MyProcNumber (MyBackendId - 1)
+#define MyProcNumber (MyProc->pgprocno)
 #define LockHeldByMe(tag, mode, orstronger) LockHeldByMe(tag, mode)
 #endif
 

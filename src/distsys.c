@@ -12,6 +12,7 @@
 #include "core/keylock.h"
 #include "core/shmem.h"
 #include "core/stats.h"
+#include "core/waitlist.h"
 #include "core/xact.h"
 #include "store/catalog.h"
 #include "store/sequencer.h"
@@ -26,6 +27,7 @@ _PG_init(void)
 {
 	guc_init();
 	stats_init();
+	waitlist_init();
 	launcher_init();
 	shmem_init();
 	xact_init();

@@ -31,7 +31,12 @@ typedef enum KeylockSpace
 	KEYLOCK_OUTBOX_GROUP = 25,
 	KEYLOCK_OUTBOX_SETTLED = 26,
 	KEYLOCK_CONFIG = 27,		/* create/alter/drop of configuration */
-	KEYLOCK_WORKER = 28
+	KEYLOCK_WORKER = 28,
+	KEYLOCK_LEASE_INTENT = 29,	/* an exclusive acquire waits */
+	KEYLOCK_LEADER_NAME = 30,	/* as for leases */
+	KEYLOCK_LEADER_GRANT = 31,
+	KEYLOCK_LEASE_SESSION = 32,
+	KEYLOCK_LEASE_EVENT = 33	/* one place of the lease history */
 } KeylockSpace;
 
 #define KEYLOCK_FOR_EVER INT64CONST(-1)

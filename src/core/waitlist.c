@@ -1,0 +1,440 @@
+/*
+ * waitlist.c: queues of waiting sessions, see waitlist.h.
+ *
+ * An array with one place per backend, guarded by one LWLock; a queue is the places with the same
+ * tag, in the order of (priority, ticket). There are as many places as backends, so the
+ * list cannot be full and a scan of it is short; `waiting` says without the lock that there is nobody.
+ *
+ * Calling a waiter marks its place and sets its latch, which is looked up at use. Calls that a transaction owes
+ * are made when its locks are gone (a resource release callback): at XACT_EVENT_COMMIT they are still held,
+ * and the woken would find the thing taken.
+ *
+ * A crash of any backend empties the list with the rest of shared memory.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "core/shmem.h"
+#include "core/waitlist.h"
+
+/* Who was called has this long to come; then others may go before him. */
+#define GRACE_US (100 * MILLISECONDS)
+
+/* Tags whose heads this transaction will call; with more it calls everybody of the database. */
+#define MAX_CALLS 32
+
+/* What searching needs, kept apart from the names so that a scan touches little memory. */
+typedef struct Place
+{
+	LOCKTAG		tag;			/* locktag_type 0 and all zero: nobody */
+	uint64		ticket;
+	TimestampTz called_at;		/* 0: not called since it last looked */
+	int			priority;
+	bool		occupied;
+	bool		shared;
+} Place;
+
+typedef struct Label
+{
+	char		name[NAME_LONG + 1];
+	char		owner[NAME_LONG + 1];
+	int			pid;
+	TimestampTz since;
+} Label;
+
+typedef struct WaitList
+{
+	pg_atomic_uint32 waiting;	/* occupied places */
+	uint64		last_ticket;
+	Place		places[FLEXIBLE_ARRAY_MEMBER];	/* MaxBackends, then as many labels */
+} WaitList;
+
+static WaitList *list = NULL;
+static LWLockPadded *locks = NULL;
+
+static LOCKTAG calls[MAX_CALLS];
+static int	ncalls = 0;
+static bool call_everybody = false;
+
+static Size
+labels_offset(void)
+{
+	return MAXALIGN(offsetof(WaitList, places) + MaxBackends * sizeof(Place));
+}
+
+static Size
+waitlist_size(void)
+{
+	return labels_offset() + MaxBackends * sizeof(Label);
+}
+
+static void
+init_memory(void *memory)
+{
+	pg_atomic_init_u32(&((WaitList *) memory)->waiting, 0);
+}
+
+static const ShmemSegment segment = {
+	.name = "DistsysWaitlist",
+	.size = waitlist_size,
+	.init = init_memory,
+	.memory = (void **) &list,
+	.nlocks = 1,
+	.locks = &locks
+};
+
+static Label *
+label_of(int place)
+{
+	return (Label *) ((char *) list + labels_offset()) + place;
+}
+
+static Place *
+my_place(void)
+{
+	return &list->places[MyProcNumber];
+}
+
+bool
+waitlist_available(void)
+{
+	return shmem_available() && MyProcNumber < MaxBackends;
+}
+
+static bool
+nobody_waits(void)
+{
+	return !waitlist_available() || pg_atomic_read_u32(&list->waiting) == 0;
+}
+
+/* ---- searching; the lock is held ---- */
+
+static bool
+waits_for(const Place *place, const LOCKTAG *tag)
+{
+	return place->occupied && memcmp(&place->tag, tag, sizeof(LOCKTAG)) == 0;
+}
+
+static bool
+is_before(const Place *a, const Place *b)
+{
+	return a->priority != b->priority ? a->priority > b->priority : a->ticket < b->ticket;
+}
+
+static Place *
+head_of(const LOCKTAG *tag)
+{
+	Place	   *head = NULL;
+
+	Assert(LWLockHeldByMe(&locks->lock));
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		Place	   *place = &list->places[i];
+
+		if (waits_for(place, tag) && (head == NULL || is_before(place, head)))
+			head = place;
+	}
+	return head;
+}
+
+static void
+call(Place *place, TimestampTz now)
+{
+	if (place->called_at == 0)
+		place->called_at = now;
+	SetLatch(&GetPGProcByNumber(place - list->places)->procLatch);
+}
+
+/* Calls the first of the queue, and with a shared one every shared one up to the first who wants it alone. */
+static void
+call_head(const LOCKTAG *tag, TimestampTz now)
+{
+	Place	   *head = head_of(tag);
+	Place	   *alone = NULL;
+
+	if (head == NULL)
+		return;
+	call(head, now);
+	if (!head->shared)
+		return;
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		Place	   *place = &list->places[i];
+
+		if (waits_for(place, tag) && !place->shared && (alone == NULL || is_before(place, alone)))
+			alone = place;
+	}
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		Place	   *place = &list->places[i];
+
+		if (waits_for(place, tag) && place->shared && (alone == NULL || is_before(place, alone)))
+			call(place, now);
+	}
+}
+
+/* ---- waiting ---- */
+
+static void
+leave(bool pass_on)
+{
+	TimestampTz now;
+	Place	   *place;
+	LOCKTAG		tag;
+
+	if (!waitlist_available() || !my_place()->occupied)
+		return;
+	now = GetCurrentTimestamp();
+	LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
+	place = my_place();
+	tag = place->tag;
+	memset(place, 0, sizeof(*place));
+	pg_atomic_fetch_sub_u32(&list->waiting, 1);
+	if (pass_on)
+		call_head(&tag, now);
+	LWLockRelease(&locks->lock);
+}
+
+static void
+leave_at_exit(int code, Datum arg)
+{
+	leave(true);
+}
+
+static void
+copy_name(char *to, const NameArg *name)
+{
+	memcpy(to, name->data, name->len);
+	to[name->len] = '\0';
+}
+
+void
+waitlist_join(const LOCKTAG *tag, const NameArg *name, const NameArg *owner, bool shared, int priority)
+{
+	static bool registered = false;
+	Label	   *label;
+	Place	   *place;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!waitlist_available() || waits_for(my_place(), tag))
+		return;
+	if (!registered)
+	{
+		before_shmem_exit(leave_at_exit, (Datum) 0);
+		registered = true;
+	}
+	leave(true);
+	LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
+	label = label_of(MyProcNumber);
+	copy_name(label->name, name);
+	copy_name(label->owner, owner);
+	label->pid = MyProcPid;
+	label->since = now;
+	place = my_place();
+	place->tag = *tag;
+	place->ticket = ++list->last_ticket;
+	place->called_at = 0;
+	place->priority = priority;
+	place->shared = shared;
+	place->occupied = true;
+	pg_atomic_fetch_add_u32(&list->waiting, 1);
+	LWLockRelease(&locks->lock);
+}
+
+void
+waitlist_leave(void)
+{
+	leave(false);
+}
+
+void
+waitlist_give_up(void)
+{
+	leave(true);
+}
+
+bool
+waitlist_must_wait(const LOCKTAG *tag, bool shared)
+{
+	TimestampTz now;
+	const Place *me;
+	bool		must = false;
+
+	if (nobody_waits())
+		return false;
+	now = GetCurrentTimestamp();
+	LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
+	me = waits_for(my_place(), tag) ? my_place() : NULL;
+	for (int i = 0; i < MaxBackends && !must; i++)
+	{
+		Place	   *place = &list->places[i];
+
+		must = place != me && waits_for(place, tag) &&
+			(me == NULL || is_before(place, me)) &&
+			!(shared && place->shared) &&
+			(place->called_at == 0 || now - place->called_at < GRACE_US);
+	}
+	if (must)
+		call_head(tag, now);
+	LWLockRelease(&locks->lock);
+	return must;
+}
+
+int
+waitlist_length(const LOCKTAG *tag)
+{
+	int			n = 0;
+
+	if (nobody_waits())
+		return 0;
+	LWLockAcquire(&locks->lock, LW_SHARED);
+	for (int i = 0; i < MaxBackends; i++)
+		n += waits_for(&list->places[i], tag);
+	LWLockRelease(&locks->lock);
+	return n;
+}
+
+bool
+waitlist_first(void)
+{
+	bool		first;
+
+	if (!waitlist_available() || !my_place()->occupied)
+		return true;
+	LWLockAcquire(&locks->lock, LW_SHARED);
+	first = head_of(&my_place()->tag) == my_place();
+	LWLockRelease(&locks->lock);
+	return first;
+}
+
+/* Have we been called since we last looked? A call that comes while we look is kept for the next sleep. */
+static bool
+answer_call(void)
+{
+	bool		called;
+
+	LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
+	called = !my_place()->occupied || my_place()->called_at != 0;
+	my_place()->called_at = 0;
+	LWLockRelease(&locks->lock);
+	return called;
+}
+
+void
+waitlist_sleep(int64 us, WaitPoint point)
+{
+	TimestampTz until = GetCurrentTimestamp() + us;
+
+	while (!answer_call() && us > 0)
+	{
+		wait_sleep(us, point);
+		us = until - GetCurrentTimestamp();
+	}
+}
+
+/* ---- waking ---- */
+
+void
+waitlist_wake_at_end(const LOCKTAG *tag)
+{
+	if (!waitlist_available())
+		return;
+	for (int i = 0; i < ncalls; i++)
+	{
+		if (memcmp(&calls[i], tag, sizeof(LOCKTAG)) == 0)
+			return;
+	}
+	if (ncalls < MAX_CALLS)
+		calls[ncalls++] = *tag;
+	else
+		call_everybody = true;
+}
+
+/* Called for each resource owner of the ending transaction, when all its locks are gone: the first call does it. */
+static void
+on_resource_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg)
+{
+	TimestampTz now;
+
+	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !isTopLevel || ncalls == 0)
+		return;
+	if (!nobody_waits())
+	{
+		now = GetCurrentTimestamp();
+		LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
+		for (int i = 0; i < ncalls; i++)
+			call_head(&calls[i], now);
+		for (int i = 0; call_everybody && i < MaxBackends; i++)
+		{
+			if (list->places[i].occupied && list->places[i].tag.locktag_field1 == MyDatabaseId)
+				call(&list->places[i], now);
+		}
+		LWLockRelease(&locks->lock);
+	}
+	ncalls = 0;
+	call_everybody = false;
+}
+
+/* ---- looking ---- */
+
+static int
+by_name_and_position(const void *a, const void *b)
+{
+	const WaitlistEntry *x = (const WaitlistEntry *) a;
+	const WaitlistEntry *y = (const WaitlistEntry *) b;
+	int			order = strcmp(x->name, y->name);
+
+	return order != 0 ? order : x->position - y->position;
+}
+
+static int
+position_of(const Place *place)
+{
+	int			position = 1;
+
+	for (int i = 0; i < MaxBackends; i++)
+		position += waits_for(&list->places[i], &place->tag) && is_before(&list->places[i], place);
+	return position;
+}
+
+WaitlistEntry *
+waitlist_entries(uint32 space, int *n)
+{
+	WaitlistEntry *entries;
+
+	*n = 0;
+	if (nobody_waits())
+		return NULL;
+	entries = palloc(MaxBackends * sizeof(WaitlistEntry));
+	LWLockAcquire(&locks->lock, LW_SHARED);
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		const Place *place = &list->places[i];
+		WaitlistEntry *entry = &entries[*n];
+
+		if (!place->occupied || place->tag.locktag_field1 != MyDatabaseId || place->tag.locktag_field4 != space)
+			continue;
+		memcpy(entry->name, label_of(i)->name, sizeof(entry->name));
+		memcpy(entry->owner, label_of(i)->owner, sizeof(entry->owner));
+		entry->pid = label_of(i)->pid;
+		entry->since = label_of(i)->since;
+		entry->position = position_of(place);
+		(*n)++;
+	}
+	LWLockRelease(&locks->lock);
+	if (*n > 1)
+		qsort(entries, *n, sizeof(WaitlistEntry), by_name_and_position);
+	return entries;
+}
+
+void
+waitlist_init(void)
+{
+	shmem_register(&segment);
+	RegisterResourceReleaseCallback(on_resource_release, NULL);
+}
