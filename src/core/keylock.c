@@ -12,7 +12,6 @@
 #include "compat.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
-#include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
@@ -21,20 +20,9 @@
 #include "core/keylock.h"
 #include "core/xact.h"
 
-/*
- * Key locks this transaction holds, and what the number was when each
- * subtransaction that took one began: a rollback to it restores the number.
- */
-typedef struct HeldMark
-{
-	int			nest_level;
-	int			held_before;
-} HeldMark;
-
+/* Key locks this transaction holds. A rollback to a savepoint restores the number. */
 static int	held = 0;
-static HeldMark *marks = NULL;
-static int	nmarks = 0;
-static int	max_marks = 0;
+static XactMarks marks;
 
 static void
 set_tag(LOCKTAG *tag, KeylockSpace space, uint64 hash)
@@ -68,30 +56,13 @@ keylock_tag_num(LOCKTAG *tag, KeylockSpace space, const char *name, int len, int
 static void
 reserve(const LOCKTAG *tag, LOCKMODE mode)
 {
-	int			level = GetCurrentTransactionNestLevel();
-
 	if (held >= guc_max_keys_per_transaction && !LockHeldByMe(tag, mode, false))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("transaction uses more than %d keys", guc_max_keys_per_transaction),
 				 errdetail("Each key that a transaction writes holds a lock until it ends."),
 				 errhint("Commit between batches, or raise distsys.max_keys_per_transaction together with max_locks_per_transaction.")));
-
-	if (level <= 1 || (nmarks > 0 && marks[nmarks - 1].nest_level == level))
-		return;
-	if (nmarks == max_marks)
-	{
-		int			size = Max(16, max_marks * 2);
-
-		if (marks == NULL)
-			marks = MemoryContextAlloc(TopMemoryContext, size * sizeof(HeldMark));
-		else
-			marks = repalloc(marks, size * sizeof(HeldMark));
-		max_marks = size;
-	}
-	marks[nmarks].nest_level = level;
-	marks[nmarks].held_before = held;
-	nmarks++;
+	xact_mark(&marks, held);
 }
 
 int
@@ -304,25 +275,16 @@ static void
 keylock_end(bool committed)
 {
 	held = 0;
-	nmarks = 0;
+	xact_marks_clear(&marks);
 }
 
 static void
 keylock_sub_end(bool committed, int nest_level)
 {
-	HeldMark   *top = nmarks > 0 ? &marks[nmarks - 1] : NULL;
+	int64		before;
 
-	if (top == NULL || top->nest_level != nest_level)
-		return;
-	if (!committed)
-	{
-		held = top->held_before;
-		nmarks--;
-	}
-	else if (nest_level - 1 <= 1 || (nmarks > 1 && top[-1].nest_level == nest_level - 1))
-		nmarks--;
-	else
-		top->nest_level = nest_level - 1;
+	if (xact_marks_sub_end(&marks, committed, nest_level, &before))
+		held = (int) before;
 }
 
 static const XactActions keylock_actions = {

@@ -8,6 +8,7 @@
 
 #include "access/xact.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "core/guc.h"
@@ -33,6 +34,54 @@ xact_require_durable(bool refuse_prepare)
 {
 	durable_commit = true;
 	no_prepare |= refuse_prepare;
+}
+
+void
+xact_mark(XactMarks *marks, int64 value)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (level <= 1 || (marks->n > 0 && marks->stack[marks->n - 1].nest_level == level))
+		return;
+	if (marks->n == marks->max)
+	{
+		int			max = Max(16, marks->max * 2);
+
+		marks->stack = marks->stack == NULL ?
+			MemoryContextAlloc(TopMemoryContext, max * sizeof(XactMark)) :
+			repalloc(marks->stack, max * sizeof(XactMark));
+		marks->max = max;
+	}
+	marks->stack[marks->n].nest_level = level;
+	marks->stack[marks->n].value = value;
+	marks->n++;
+}
+
+bool
+xact_marks_sub_end(XactMarks *marks, bool committed, int nest_level, int64 *value)
+{
+	XactMark   *top = marks->n > 0 ? &marks->stack[marks->n - 1] : NULL;
+	int			parent = nest_level - 1;
+
+	if (top == NULL || top->nest_level != nest_level)
+		return false;
+	if (!committed)
+	{
+		*value = top->value;
+		marks->n--;
+		return true;
+	}
+	if (parent <= 1 || (marks->n > 1 && top[-1].nest_level == parent))
+		marks->n--;
+	else
+		top->nest_level = parent;
+	return false;
+}
+
+void
+xact_marks_clear(XactMarks *marks)
+{
+	marks->n = 0;
 }
 
 /*

@@ -19,6 +19,30 @@ typedef struct XactActions
 	void		(*sub_end) (bool committed, int nest_level);
 } XactActions;
 
+/*
+ * What a module's state was when each subtransaction that changed it began: a rollback to it
+ * goes back there, a commit hands the mark on to the parent. Marks of the top transaction are not kept: its end clears all.
+ */
+typedef struct XactMark
+{
+	int			nest_level;
+	int64		value;
+} XactMark;
+
+typedef struct XactMarks
+{
+	XactMark   *stack;
+	int			n;
+	int			max;
+} XactMarks;
+
+/* Before the state changes, since this can fail: notes what it is, once per subtransaction. */
+extern void xact_mark(XactMarks *marks, int64 value);
+/* From sub_end. true: the subtransaction has a mark and was rolled back; *value is the state to go back to. */
+extern bool xact_marks_sub_end(XactMarks *marks, bool committed, int nest_level, int64 *value);
+/* From end. */
+extern void xact_marks_clear(XactMarks *marks);
+
 extern void xact_init(void);
 extern void xact_register(const XactActions *actions);
 

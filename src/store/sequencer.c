@@ -44,13 +44,6 @@
 
 /* ---- the pending events of this transaction ---- */
 
-/* A subtransaction that has published: where its events begin. */
-typedef struct PublishMark
-{
-	int			nest_level;
-	int64		start;
-} PublishMark;
-
 /* Events [from, to) were rolled back. Disjoint, in order. */
 typedef struct AbortedRange
 {
@@ -61,9 +54,7 @@ typedef struct AbortedRange
 static Tuplestorestate *pending = NULL;
 static TupleDesc pending_desc = NULL;
 static int64 npending = 0;
-static PublishMark *marks = NULL;
-static int	nmarks = 0;
-static int	max_marks = 0;
+static XactMarks marks;		/* where the events of each subtransaction begin */
 static AbortedRange *aborted = NULL;
 static int	naborted = 0;
 static int	max_aborted = 0;
@@ -77,8 +68,7 @@ forget_pending(void)
 	pending = NULL;
 	pending_desc = NULL;
 	npending = 0;
-	marks = NULL;
-	nmarks = max_marks = 0;
+	xact_marks_clear(&marks);
 	aborted = NULL;
 	naborted = max_aborted = 0;
 	committing = false;
@@ -104,27 +94,14 @@ begin_pending(void)
 static void
 mark_subtransaction(void)
 {
-	int			level = GetCurrentTransactionNestLevel();
-
-	if (level <= 1 || (nmarks > 0 && marks[nmarks - 1].nest_level == level))
-		return;
-	if (nmarks == max_marks)
-	{
-		max_marks = Max(16, max_marks * 2);
-		marks = marks == NULL ?
-			MemoryContextAlloc(TopTransactionContext, max_marks * sizeof(PublishMark)) :
-			repalloc(marks, max_marks * sizeof(PublishMark));
-	}
-	if (naborted + nmarks + 1 > max_aborted)
+	if (naborted + marks.n + 1 > max_aborted)
 	{
 		max_aborted = Max(16, max_aborted * 2 + 1);
 		aborted = aborted == NULL ?
 			MemoryContextAlloc(TopTransactionContext, max_aborted * sizeof(AbortedRange)) :
 			repalloc(aborted, max_aborted * sizeof(AbortedRange));
 	}
-	marks[nmarks].nest_level = level;
-	marks[nmarks].start = npending;
-	nmarks++;
+	xact_mark(&marks, npending);
 }
 
 /*
@@ -178,19 +155,10 @@ drop_from(int64 start)
 static void
 sequencer_sub_end(bool committed, int nest_level)
 {
-	PublishMark *top = nmarks > 0 ? &marks[nmarks - 1] : NULL;
+	int64		start;
 
-	if (top == NULL || top->nest_level != nest_level)
-		return;
-	if (!committed)
-	{
-		drop_from(top->start);
-		nmarks--;
-	}
-	else if (nest_level - 1 <= 1 || (nmarks > 1 && top[-1].nest_level == nest_level - 1))
-		nmarks--;
-	else
-		top->nest_level = nest_level - 1;
+	if (xact_marks_sub_end(&marks, committed, nest_level, &start))
+		drop_from(start);
 }
 
 static int64
