@@ -21,11 +21,8 @@
 #include "core/keylock.h"
 #include "store/config.h"
 
-typedef struct ConfigKey
-{
-	char		name1[NAME_SHORT + 1];
-	char		name2[NAME_SHORT + 1];
-} ConfigKey;
+/* The names with a line feed between them, which no name contains. */
+typedef char ConfigKey[NAME_LONG + 1 + NAME_SHORT + 1];
 
 /* In the hash table; the domain's entry follows. */
 typedef struct CachedRow
@@ -71,7 +68,7 @@ config_cache_create(CatalogTable table, Size entry_size, ConfigLoad load)
 	ctl.keysize = sizeof(ConfigKey);
 	ctl.entrysize = MAXALIGN(offsetof(CachedRow, entry) + entry_size);
 	ctl.hcxt = TopMemoryContext;
-	cache->rows = hash_create("distsys configuration", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	cache->rows = hash_create("distsys configuration", 64, &ctl, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 
 	if (caches == NULL)
 		CacheRegisterRelcacheCallback(on_relcache_invalidation, (Datum) 0);
@@ -81,12 +78,17 @@ config_cache_create(CatalogTable table, Size entry_size, ConfigLoad load)
 }
 
 static void
-make_key(ConfigKey *key, const NameArg *name1, const NameArg *name2)
+make_key(char *key, const NameArg *name1, const NameArg *name2)
 {
-	memset(key, 0, sizeof(*key));
-	memcpy(key->name1, name1->data, name1->len);
+	memcpy(key, name1->data, name1->len);
+	key += name1->len;
 	if (name2 != NULL)
-		memcpy(key->name2, name2->data, name2->len);
+	{
+		*key++ = '\n';
+		memcpy(key, name2->data, name2->len);
+		key += name2->len;
+	}
+	*key = '\0';
 }
 
 /* Reads the row by a fresh catalog snapshot, whatever the isolation level: a stale policy must not be kept. */
@@ -123,11 +125,11 @@ config_get(ConfigCache *cache, const NameArg *name1, const NameArg *name2, void 
 	CachedRow  *row;
 	uint64		generation;
 
-	if (name1->len > NAME_SHORT || (name2 != NULL && name2->len > NAME_SHORT))
+	if (name1->len > NAME_LONG || (name2 != NULL && name2->len > NAME_SHORT))
 		return false;
 	AcceptInvalidationMessages();
-	make_key(&key, name1, name2);
-	row = hash_search(cache->rows, &key, HASH_FIND, NULL);
+	make_key(key, name1, name2);
+	row = hash_search(cache->rows, key, HASH_FIND, NULL);
 	if (row != NULL && row->generation == cache->generation)
 	{
 		memcpy(out, row->entry, cache->entry_size);
@@ -135,7 +137,7 @@ config_get(ConfigCache *cache, const NameArg *name1, const NameArg *name2, void 
 	}
 	if (!load_row(cache, name1, name2, out, &generation))
 		return false;
-	row = hash_search(cache->rows, &key, HASH_ENTER, NULL);
+	row = hash_search(cache->rows, key, HASH_ENTER, NULL);
 	row->generation = generation;
 	memcpy(row->entry, out, cache->entry_size);
 	return true;
@@ -190,7 +192,7 @@ config_create(const ConfigKind *kind, const NameArg *name, Datum *values, bool *
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("%s \"%s\" already exists", kind->label, name_cstring(*name)),
-				 errhint("Use if_not_exists => true, or %s_alter().", kind->function)));
+				 errhint("Use if_not_exists => true, or %s_%s().", kind->function, kind->change ? kind->change : "alter")));
 	if (!exists)
 	{
 		row_insert(rel, values, nulls);
@@ -203,7 +205,7 @@ config_create(const ConfigKind *kind, const NameArg *name, Datum *values, bool *
 HeapTuple
 config_edit(const ConfigKind *kind, const NameArg *name, Relation *rel)
 {
-	HeapTuple	row = open_row(kind, "alter", name, rel);
+	HeapTuple	row = open_row(kind, kind->change ? kind->change : "alter", name, rel);
 
 	if (row == NULL)
 		config_raise_unknown(kind, name);

@@ -17,7 +17,7 @@ typedef struct ConfigCache ConfigCache;
 /* Fills a zeroed entry from the row; entry holds no pointers (text goes into fixed char arrays). */
 typedef void (*ConfigLoad) (void *entry, Relation rel, HeapTuple tuple);
 
-/* The primary key of the table is one or two text columns. Call once, lazily. */
+/* The primary key of the table is one text column, or two of which the second is a short name. Call once, lazily. */
 extern ConfigCache *config_cache_create(CatalogTable table, Size entry_size, ConfigLoad load);
 /* Copies the entry into *out; false: no such row. name2 may be NULL. */
 extern bool config_get(ConfigCache *cache, const NameArg *name1, const NameArg *name2, void *out);
@@ -34,6 +34,7 @@ typedef struct ConfigKind
 	const char *label;			/* in messages: "outbox topic" */
 	const char *function;		/* its functions are <function>_create(), _alter(), _drop() */
 	const char *create_rest;	/* what follows the name in the create call that a HINT shows */
+	const char *change;			/* its function that changes it is <function>_<change>(); NULL: _alter() */
 } ConfigKind;
 
 /* 42704 with the create call in the HINT. */
