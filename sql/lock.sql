@@ -135,23 +135,119 @@ CREATE FUNCTION distsys.token_advance(min_token bigint) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_token_advance';
 COMMENT ON FUNCTION distsys.token_advance(bigint) IS 'Makes sure that every later token and position is above min_token (0 .. 2^53 - 1), and returns a token that every later one is above. For a switch to another server by logical replication: call it there with the highest token of the old one.';
 
+-- Semaphores ----------------------------------------------------------------
+
+CREATE TABLE distsys.semaphore (
+    name        text COLLATE "C" NOT NULL PRIMARY KEY CHECK (octet_length(name) BETWEEN 1 AND 255 AND name !~ '[\x01-\x1f\x7f]'),
+    permits     int NOT NULL CHECK (permits BETWEEN 1 AND 10000),
+    queue_limit int CHECK (queue_limit >= 0)
+);
+COMMENT ON TABLE distsys.semaphore IS 'Semaphores; ordinary SQL, effective at commit. queue_limit: how many sessions may wait for permits, NULL: any number.';
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON distsys.semaphore
+    FOR EACH STATEMENT EXECUTE FUNCTION distsys._config_changed();
+ALTER TABLE distsys.semaphore ENABLE ALWAYS TRIGGER config_changed;
+SELECT pg_catalog.pg_extension_config_dump('distsys.semaphore', '');
+
+CREATE TABLE distsys.semaphore_permit (
+    name         text COLLATE "C" NOT NULL,
+    slot         int NOT NULL,
+    owner        text NOT NULL,
+    role         regrole NOT NULL,
+    token        bigint NOT NULL,
+    ttl_us       bigint NOT NULL,
+    acquired_at  timestamptz NOT NULL,
+    expires_at   timestamptz NOT NULL,
+    expires_boot bigint NOT NULL,
+    clock_id     bigint NOT NULL,
+    released     boolean NOT NULL,
+    request_id   uuid,
+    PRIMARY KEY (name, slot)
+) WITH (fillfactor = 50, vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+COMMENT ON TABLE distsys.semaphore_permit IS 'Internal: one row per slot of a semaphore, made when the slot is first granted: the grant that has or had it. Read the view distsys.semaphore_permits.';
+SELECT pg_catalog.pg_extension_config_dump('distsys.semaphore_permit', '');
+
+CREATE TYPE distsys.semaphore_grant AS (
+    acquired      boolean,
+    reason        text,
+    token         bigint,
+    slots         int[],
+    expires_at    timestamptz,
+    ttl_remaining interval,
+    retry_after   interval,
+    retry_after_s int
+);
+COMMENT ON TYPE distsys.semaphore_grant IS 'A grant of permits, or why it was refused. reason: ok | no_permit | queue_full | timeout. token: one for the whole grant, a fencing token, below 2^53. slots: the numbers of its permits, from 1. Refused: retry_after is the time until so many permits have expired, retry_after_s the same in whole seconds, rounded up; NULL when permits are free already, but reserved for others that wait, being taken, or pinned. Count ttl_remaining from before the call, on your own monotonic clock.';
+
+CREATE FUNCTION distsys.semaphore_create(name text, permits int, queue_limit int DEFAULT NULL, if_not_exists boolean DEFAULT false) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_semaphore_create';
+COMMENT ON FUNCTION distsys.semaphore_create(text, int, int, boolean) IS 'Creates a semaphore of 1 .. 10,000 permits. name: 1..255 bytes. queue_limit: how many sessions may wait for permits, who would be one too many gets queue_full at once; NULL: any number, 0: nobody waits. true: created; 42710 when there is one, false with if_not_exists. Permits of a dropped one of this name that are still held are counted.';
+
+CREATE FUNCTION distsys.semaphore_resize(name text, permits int) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_semaphore_resize';
+COMMENT ON FUNCTION distsys.semaphore_resize(text, int) IS 'Changes the number of permits (1 .. 10,000), effective at commit; never waits for holders. Fewer: slots above the number are not granted again; who holds one keeps it until released or expired, so in_use may exceed permits meanwhile. More: those who wait are called. false: it had that many. 42704 unknown.';
+
+CREATE FUNCTION distsys.semaphore_drop(name text, if_exists boolean DEFAULT false) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_semaphore_drop';
+COMMENT ON FUNCTION distsys.semaphore_drop(text, boolean) IS 'Drops a semaphore: nothing is granted any more, those who wait get 42704. Permits that are held stay so until released or expired: renew, release and assert go on. true: dropped; 42704 when there is none, false with if_exists.';
+
+CREATE FUNCTION distsys.semaphore_acquire(name text, owner text, ttl interval, permits int DEFAULT 1, wait interval DEFAULT '0',
+    request_id uuid DEFAULT NULL) RETURNS distsys.semaphore_grant
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_semaphore_acquire';
+COMMENT ON FUNCTION distsys.semaphore_acquire(text, text, interval, int, interval, uuid) IS 'Acquires permits for ttl (100 ms .. distsys.lease_max_ttl), all or none. owner: a label of 1..255 bytes; the token proves ownership. permits: 22023 when the semaphore has fewer. wait: ''0'' = do not wait, at most distsys.max_function_wait; first come first served when preloaded. A live permit is never taken over; an expired one is not granted again while a transaction that asserted it is open. Durable when COMMIT returns. A bare number is seconds: write ''30 s''. request_id: one per logical attempt, never a host name; the same one answers with the same live grant, for a retry after a lost answer. 42704 unknown semaphore.';
+
+CREATE FUNCTION distsys.semaphore_renew(name text, token bigint, ttl interval DEFAULT NULL) RETURNS distsys.semaphore_grant
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_semaphore_renew';
+COMMENT ON FUNCTION distsys.semaphore_renew(text, bigint, interval) IS 'Prolongs all permits of a grant: they expire ttl from now (NULL: the ttl of the grant or of the last renewal). SD002 when token is not a live grant, 42501 for a role without the rights of the holder''s role. Never waits behind somebody who wants permits.';
+
+CREATE FUNCTION distsys.semaphore_release(name text, token bigint) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_semaphore_release';
+COMMENT ON FUNCTION distsys.semaphore_release(text, bigint) IS 'Gives all permits of a grant back, once. false: they were not held with this token any more. Safe to call twice. 42501 for a role without the rights of the holder''s role.';
+
+CREATE FUNCTION distsys.semaphore_assert(name text, token bigint) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_semaphore_assert';
+COMMENT ON FUNCTION distsys.semaphore_assert(text, bigint) IS 'true, or SD002 when token is not a live grant. Its slots are not granted again before this (sub)transaction ends, even if they expire meanwhile. Use it as a guard: ... AND (SELECT distsys.semaphore_assert(name, token)).';
+
+CREATE FUNCTION distsys._semaphores(OUT name text, OUT permits int, OUT in_use int, OUT waiting int) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'distsys__semaphores';
+COMMENT ON FUNCTION distsys._semaphores() IS 'Internal: rows of the view semaphores.';
+
+CREATE VIEW distsys.semaphores AS SELECT * FROM distsys._semaphores();
+COMMENT ON VIEW distsys.semaphores IS 'Semaphores. in_use: permits that are held now, more than permits while it shrinks. waiting: sessions that wait for some.';
+
+CREATE FUNCTION distsys._semaphore_permits(OUT name text, OUT slot int, OUT owner text, OUT role regrole, OUT live boolean, OUT acquired_at timestamptz,
+    OUT expires_at timestamptz, OUT ttl_remaining interval, OUT token bigint) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'distsys__semaphore_permits';
+COMMENT ON FUNCTION distsys._semaphore_permits() IS 'Internal: rows of the view semaphore_permits.';
+
+CREATE VIEW distsys.semaphore_permits AS SELECT * FROM distsys._semaphore_permits();
+COMMENT ON VIEW distsys.semaphore_permits IS 'Slots of semaphores that were granted at least once: who holds them (live), or held them last. token NULL for roles without the rights of the holder''s role.';
+
+INSERT INTO distsys.access_object (profile, kind, name) VALUES
+    ('app', 'routine', 'semaphore_acquire'), ('app', 'routine', 'semaphore_renew'), ('app', 'routine', 'semaphore_release'),
+    ('app', 'routine', 'semaphore_assert'),
+    ('config', 'routine', 'semaphore_create'), ('config', 'routine', 'semaphore_resize'), ('config', 'routine', 'semaphore_drop'),
+    ('config', 'table', 'semaphore'),
+    ('monitor', 'routine', '_semaphores'), ('monitor', 'routine', '_semaphore_permits'),
+    ('monitor', 'view', 'semaphores'), ('monitor', 'view', 'semaphore_permits');
+
 -- What is locked ------------------------------------------------------------
 
 CREATE VIEW distsys.locks AS
     SELECT CASE h.space WHEN 16 THEN 'xact' WHEN 17 THEN 'session' WHEN 18 THEN 'lease' WHEN 19 THEN 'lease grant' WHEN 20 THEN 'fence'
                         WHEN 21 THEN 'token state' WHEN 22 THEN 'idempotency' WHEN 23 THEN 'rate limit' WHEN 24 THEN 'sequencer'
-                        WHEN 25 THEN 'outbox group' WHEN 26 THEN 'outbox settled' WHEN 27 THEN 'configuration' ELSE 'worker' END AS kind,
+                        WHEN 25 THEN 'outbox group' WHEN 26 THEN 'outbox settled' WHEN 27 THEN 'configuration' WHEN 34 THEN 'semaphore' WHEN 35 THEN 'permit' WHEN 36 THEN 'permit request'
+                        WHEN 37 THEN 'permit queue' ELSE 'worker' END AS kind,
            n.name, h.lock_id, h.mode, h.granted, h.pid, a.usename, a.application_name, a.client_addr, a.state, a.xact_start,
            h.waitstart AS waiting_since
     FROM (SELECT l.objsubid::int AS space, (l.classid::bigint << 32) | l.objid::bigint AS lock_id, l.mode, l.granted, l.pid, l.waitstart
           FROM pg_catalog.pg_locks l
-          WHERE l.locktype = 'advisory' AND l.objsubid BETWEEN 16 AND 28
+          WHERE l.locktype = 'advisory' AND l.objsubid BETWEEN 16 AND 37
             AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())) h
     LEFT JOIN (SELECT 18 AS space, distsys._lock_id(18, g.name) AS lock_id, g.name FROM distsys.lease_grant g WHERE g.slot = 0
                UNION ALL
                SELECT 20, distsys._lock_id(20, f.resource), f.resource FROM distsys.fence f) n ON n.space = h.space AND n.lock_id = h.lock_id
     LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = h.pid;
-COMMENT ON VIEW distsys.locks IS 'Key locks of this database that are held or waited for. kind lease: RowExclusive = a pin (lease_assert) or a heartbeat, Exclusive = a grant not committed yet. name is known for leases and fences; for xact and session locks compare lock_id with distsys._lock_id(16, name) or (17, name).';
+COMMENT ON VIEW distsys.locks IS 'Key locks of this database that are held or waited for. kind lease: RowExclusive = a pin (lease_assert) or a heartbeat, Exclusive = a grant not committed yet. kind permit, a slot of a semaphore: RowExclusive = a pin (semaphore_assert), ShareUpdateExclusive = a renewal or release, Exclusive = a grant not committed yet. name is known for leases and fences; for xact and session locks compare lock_id with distsys._lock_id(16, name) or (17, name).';
 
 INSERT INTO distsys.access_object (profile, kind, name) VALUES
     ('app', 'routine', 'lock_key'), ('app', 'routine', 'lock_name'), ('app', 'routine', 'xact_lock'), ('app', 'routine', 'session_lock'),

@@ -16,6 +16,9 @@
 /* Deadlines beyond this are never computed: 200 years in microseconds. */
 #define FAR_AHEAD INT64CONST(6311520000000000)
 
+/* Two clocks that are read one after the other, and slewed, tell the same time: microseconds. */
+#define CLOCK_AGREES 100000
+
 /* Reads a small file of /proc whole; -1 when it is not there. */
 static int
 read_proc_file(const char *path, char *buffer, int size)
@@ -114,4 +117,13 @@ deadline_left(const Deadline *deadline, const ClockReading *now)
 	if (deadline->id != 0 && deadline->id == now->id)
 		return deadline->boot - now->boot;
 	return deadline->wall - now->wall;
+}
+
+TimestampTz
+deadline_wall(const Deadline *deadline, const ClockReading *now)
+{
+	int64		left = deadline_left(deadline, now);
+
+	/* what has passed is not moved: only its wall time says when */
+	return left > 0 && llabs(now->wall + left - deadline->wall) > CLOCK_AGREES ? now->wall + left : deadline->wall;
 }

@@ -33,5 +33,7 @@ extern TimestampTz clock_wall(void);
 extern Deadline deadline_after(const ClockReading *now, int64 us);
 /* microseconds left; <= 0 means passed */
 extern int64 deadline_left(const Deadline *deadline, const ClockReading *now);
+/* when it passes by the wall clock as it is now: another time than was promised when somebody has set that clock since */
+extern TimestampTz deadline_wall(const Deadline *deadline, const ClockReading *now);
 
 #endif							/* DISTSYS_CLOCK_H */

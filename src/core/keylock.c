@@ -271,6 +271,15 @@ keylock_wait_for_holders(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us)
 	return true;
 }
 
+int
+keylock_count_holders(const LOCKTAG *tag, LOCKMODE mode)
+{
+	int			n = 0;
+
+	(void) GetLockConflicts(tag, mode, &n);
+	return n;
+}
+
 static void
 keylock_end(bool committed)
 {

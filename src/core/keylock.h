@@ -36,7 +36,11 @@ typedef enum KeylockSpace
 	KEYLOCK_LEADER_NAME = 30,	/* as for leases */
 	KEYLOCK_LEADER_GRANT = 31,
 	KEYLOCK_LEASE_SESSION = 32,
-	KEYLOCK_LEASE_EVENT = 33	/* one place of the lease history */
+	KEYLOCK_LEASE_EVENT = 33,	/* one place of the lease history */
+	KEYLOCK_SEMAPHORE = 34,		/* claims of several permits, for a moment */
+	KEYLOCK_SEMAPHORE_SLOT = 35,	/* pins, claims, renewals and releases of one slot */
+	KEYLOCK_SEMAPHORE_REQUEST = 36, /* one request_id */
+	KEYLOCK_SEMAPHORE_QUEUE = 37	/* each session that waits, shared */
 } KeylockSpace;
 
 #define KEYLOCK_FOR_EVER INT64CONST(-1)
@@ -56,6 +60,9 @@ extern int	keylock_room(void);
 extern void keylock_release(const LOCKTAG *tag, LOCKMODE mode);
 /* Waits until those who hold a lock that conflicts with `mode` have ended their transactions, without queueing for the lock. false: time is up. */
 extern bool keylock_wait_for_holders(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us);
+
+/* How many other transactions hold a lock that conflicts with `mode`. */
+extern int	keylock_count_holders(const LOCKTAG *tag, LOCKMODE mode);
 
 /* Session scope: survives ROLLBACK, freed when the backend ends. Not counted; not held before. wait_us as in keylock_wait; 0: do not wait. */
 extern bool keylock_session_wait(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us);

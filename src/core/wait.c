@@ -16,7 +16,8 @@ static const char *const wait_names[WAIT_COUNT] = {
 	[WAIT_CLAIM] = "DistsysClaim",
 	[WAIT_COMMITS] = "DistsysCommits",
 	[WAIT_LAUNCHER] = "DistsysLauncher",
-	[WAIT_WORKER] = "DistsysWorker"
+	[WAIT_WORKER] = "DistsysWorker",
+	[WAIT_SEMAPHORE] = "DistsysSemaphore"
 };
 
 void

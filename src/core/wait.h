@@ -12,6 +12,7 @@ typedef enum WaitPoint
 	WAIT_COMMITS,				/* DistsysCommits: a reader waits for commits in progress */
 	WAIT_LAUNCHER,				/* DistsysLauncher */
 	WAIT_WORKER,				/* DistsysWorker */
+	WAIT_SEMAPHORE,				/* DistsysSemaphore */
 	WAIT_COUNT
 } WaitPoint;
 

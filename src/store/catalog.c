@@ -36,6 +36,8 @@ static const char *const names[CATALOG_COUNT] = {
 	[TABLE_OUTBOX_DEAD_LETTER] = "outbox_dead_letter",
 	[TABLE_OUTBOX_SETTLED] = "outbox_settled",
 	[TABLE_OUTBOX_RETAINED] = "outbox_retained",
+	[TABLE_SEMAPHORE] = "semaphore",
+	[TABLE_SEMAPHORE_PERMIT] = "semaphore_permit",
 	[SEQUENCE_TOKEN] = "token_counter",
 	[SEQUENCE_POSITION] = "position_counter",
 	[SEQUENCE_RECEIPT] = "receipt_counter",
@@ -43,7 +45,8 @@ static const char *const names[CATALOG_COUNT] = {
 	[TYPE_IDEMPOTENCY_RESULT] = "idempotency_result",
 	[TYPE_RATE_LIMIT_RESULT] = "rate_limit_result",
 	[TYPE_OUTBOX_EVENT] = "outbox_event",
-	[TYPE_OUTBOX_DELIVERY] = "outbox_delivery"
+	[TYPE_OUTBOX_DELIVERY] = "outbox_delivery",
+	[TYPE_SEMAPHORE_GRANT] = "semaphore_grant"
 };
 
 typedef struct Entry

@@ -9,6 +9,7 @@
 #include "core/stats.h"
 #include "idempotency/record.h"
 #include "lock/lease.h"
+#include "lock/semaphore.h"
 #include "outbox/retention.h"
 #include "ratelimit/durable.h"
 #include "worker/jobs.h"
@@ -18,6 +19,7 @@
 
 const Job	jobs[] = {
 	{"lease_sweep", 30, TABLE_LEASE, lease_sweep},
+	{"semaphore_sweep", 60, TABLE_SEMAPHORE_PERMIT, semaphore_sweep},
 	{"idempotency_expire", 60, TABLE_IDEMPOTENCY_RECORD, idempotency_expire},
 	{"rate_limit_sweep", 60, TABLE_RATE_LIMIT_BUCKET, rate_limit_sweep},
 	{"outbox_retention", 60, TABLE_OUTBOX_EVENT, outbox_retention},

@@ -1,0 +1,483 @@
+/*
+ * semaphore.c: grants of permits, and how the locks of a semaphore work.
+ *
+ * One row per slot in semaphore_permit, each with a key lock:
+ *
+ *   SLOT   RowExclusive          pin: semaphore_assert
+ *          ShareUpdateExclusive  renew, release: they write the row, beside pins
+ *          Exclusive             a claim, only of a slot that looks free
+ *
+ * Nobody ever waits in the queue of a slot: a claim that cannot have it at once
+ * takes another, so claims of one semaphore run in parallel. A slot that is being claimed,
+ * renewed or released by an open transaction, or is pinned, counts as taken.
+ *
+ * Two more tags per semaphore. CLAIM, Exclusive for a moment within a call: two claims of several permits
+ * would each take what the other lacks; and counting before joining the queue.
+ * QUEUE, RowShare by each session that waits, so that they can be counted. A request_id has a tag of
+ * its own, so that a retry beside the first attempt does not get a second grant.
+ *
+ * Order: table, request, CLAIM, SLOT. Rollback gives everything back, rows and
+ * locks. A crash takes back nothing that was committed, whatever
+ * synchronous_commit says (xact_require_durable). On a standby everything but reading is 25006.
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+#include "compat.h"
+#include "utils/acl.h"
+
+#include "core/stats.h"
+#include "core/waitlist.h"
+#include "core/xact.h"
+#include "lock/semaphore_row.h"
+#include "store/token.h"
+
+/* Without the waiting list a waiter looks again after this long, doubling, with jitter. */
+#define POLL_FIRST (10 * MILLISECONDS)
+#define POLL_LAST (100 * MILLISECONDS)
+/* With it he is called; he looks all the same, for what ends without a call: prepared transactions, configuration by hand. */
+#define LOOK_AGAIN (1 * SECONDS)
+
+/* A claim of several permits waits so long for another one to choose its slots; without it both may be refused. */
+#define CLAIM_WAIT (20 * MILLISECONDS)
+/* Who wants to wait waits so long for others that join, a matter of microseconds unless a process is stopped. */
+#define JOIN_WAIT (1 * SECONDS)
+
+/* Slots that are tried before all are read. */
+#define PROBES 4
+
+static void
+semaphore_tag(LOCKTAG *tag, const NameArg *name)
+{
+	keylock_tag(tag, KEYLOCK_SEMAPHORE, name->data, name->len);
+}
+
+static void
+request_tag(LOCKTAG *tag, const SemaphoreRequest *request)
+{
+	keylock_tag2(tag, KEYLOCK_SEMAPHORE_REQUEST, request->name.data, request->name.len,
+				 (const char *) request->request_id, sizeof(pg_uuid_t));
+}
+
+static void
+queue_tag(LOCKTAG *tag, const NameArg *name)
+{
+	keylock_tag(tag, KEYLOCK_SEMAPHORE_QUEUE, name->data, name->len);
+}
+
+/* ---- claiming ---- */
+
+/* Slots that are locked and found free under the lock. */
+typedef struct Claim
+{
+	int			wanted;
+	int			n;
+	int32	   *slots;
+	HeapTuple  *rows;			/* NULL: not there yet */
+} Claim;
+
+static void
+claim_slot(Relation rel, const NameArg *name, int32 slot, Claim *claim)
+{
+	LOCKTAG		tag;
+	Datum		key[2];
+	HeapTuple	row;
+	ClockReading now;
+	Permit		permit;
+
+	permit_tag(&tag, name, slot);
+	if (!keylock_try(&tag, ExclusiveLock))
+		return;
+	permit_key(name, slot, key);
+	row = row_read_locked(rel, key);
+	now = clock_read();
+	if (row != NULL)
+	{
+		permit_from_row(rel, row, &now, &permit);
+		if (permit.live)
+		{
+			keylock_release(&tag, ExclusiveLock);
+			return;
+		}
+	}
+	claim->slots[claim->n] = slot;
+	claim->rows[claim->n] = row;
+	claim->n++;
+}
+
+static void
+give_back(const NameArg *name, Claim *claim)
+{
+	LOCKTAG		tag;
+
+	while (claim->n > 0)
+	{
+		permit_tag(&tag, name, claim->slots[--claim->n]);
+		keylock_release(&tag, ExclusiveLock);
+	}
+}
+
+static bool
+looks_free(Relation rel, const NameArg *name, int32 slot)
+{
+	Datum		key[2];
+	HeapTuple	row;
+	ClockReading now;
+	Permit		permit;
+
+	permit_key(name, slot, key);
+	row = row_read_latest(rel, key);
+	if (row == NULL)
+		return true;
+	now = clock_read();
+	permit_from_row(rel, row, &now, &permit);
+	return !permit.live;
+}
+
+static int32
+random_slot(int permits)
+{
+	return 1 + (int32) pg_prng_uint64_range(&pg_global_prng_state, 0, permits - 1);
+}
+
+/* A few slots first: this backend's own, where nobody else begins, then any. */
+static void
+claim_by_probing(Relation rel, const NameArg *name, int permits, Claim *claim)
+{
+	int32		slot = 1 + MyProcNumber % permits;
+
+	for (int i = 0; i < Min(PROBES, permits) && claim->n == 0; i++)
+	{
+		if (looks_free(rel, name, slot))
+			claim_slot(rel, name, slot, claim);
+		slot = random_slot(permits);
+	}
+}
+
+/* Reads all slots and takes free ones: one from anywhere, several in their order. Fills *retry_us when there are not enough. */
+static void
+claim_by_reading(Relation rel, const NameArg *name, int permits, Claim *claim, int64 *retry_us)
+{
+	int			first = claim->wanted == 1 ? random_slot(permits) - 1 : 0;
+	SlotMap		map;
+
+	slot_map_read(rel, name, permits, &map);
+	*retry_us = slot_map_retry(&map, claim->wanted);
+	if (map.nfree >= claim->wanted)
+	{
+		for (int i = 0; i < permits && claim->n < claim->wanted; i++)
+		{
+			int			slot = (first + i) % permits;
+
+			if (map.left_us[slot] == 0)
+				claim_slot(rel, name, slot + 1, claim);
+		}
+	}
+	pfree(map.left_us);
+}
+
+static void
+claim_permits(Relation rel, const NameArg *name, int permits, Claim *claim, int64 *retry_us)
+{
+	LOCKTAG		tag;
+	bool		alone;
+
+	if (claim->wanted == 1)
+	{
+		claim_by_probing(rel, name, permits, claim);
+		if (claim->n == 0)
+			claim_by_reading(rel, name, permits, claim, retry_us);
+		return;
+	}
+	semaphore_tag(&tag, name);
+	alone = keylock_wait(&tag, ExclusiveLock, CLAIM_WAIT);
+	claim_by_reading(rel, name, permits, claim, retry_us);
+	if (alone)
+		keylock_release(&tag, ExclusiveLock);
+	if (claim->n < claim->wanted)
+		give_back(name, claim);
+}
+
+/* ---- granting ---- */
+
+static void
+write_grant(Relation rel, const SemaphoreRequest *request, const Claim *claim, SemaphoreGrant *grant)
+{
+	ClockReading now = clock_read();
+	Deadline	deadline = deadline_after(&now, request->ttl_us);
+	Datum		values[NATTS] = {0};
+	bool		nulls[NATTS] = {false};
+	bool		replace[NATTS];
+
+	grant->token = token_issue();
+	grant->nslots = claim->n;
+	grant->slots = claim->slots;
+	grant->ttl_us = request->ttl_us;
+	grant->left_us = request->ttl_us;
+	grant->expires_at = deadline.wall;
+
+	values[ATTR_NAME - 1] = request->name.datum;
+	values[ATTR_OWNER - 1] = request->owner.datum;
+	values[ATTR_ROLE - 1] = ObjectIdGetDatum(GetUserId());
+	values[ATTR_TOKEN - 1] = Int64GetDatum(grant->token);
+	values[ATTR_TTL_US - 1] = Int64GetDatum(request->ttl_us);
+	values[ATTR_ACQUIRED_AT - 1] = TimestampTzGetDatum(now.wall);
+	permit_deadline_values(&deadline, values);
+	values[ATTR_RELEASED - 1] = BoolGetDatum(false);
+	nulls[ATTR_REQUEST_ID - 1] = request->request_id == NULL;
+	if (request->request_id != NULL)
+		values[ATTR_REQUEST_ID - 1] = UUIDPGetDatum(request->request_id);
+
+	memset(replace, true, sizeof(replace));
+	for (int i = 0; i < claim->n; i++)
+	{
+		values[ATTR_SLOT - 1] = Int32GetDatum(claim->slots[i]);
+		if (claim->rows[i] == NULL)
+			row_insert(rel, values, nulls);
+		else
+			row_update(rel, claim->rows[i], values, nulls, replace);
+	}
+	grant_remember(rel, grant->token, grant->nslots, grant->slots);
+	xact_require_durable(true);
+}
+
+/*
+ * What this very request has got before, and its answer was lost. It is given
+ * out as an answer, so a crash must not take it back.
+ */
+static bool
+find_granted(Relation rel, const SemaphoreRequest *request, SemaphoreGrant *grant)
+{
+	RowScan    *scan = row_scan_begin(rel, 1, &request->name.datum, NULL);
+	ClockReading now = clock_read();
+	HeapTuple	row;
+	bool		found = false;
+
+	while (!found && (row = row_scan_next(scan)) != NULL)
+	{
+		Permit		permit;
+
+		permit_from_row(rel, row, &now, &permit);
+		found = permit.live && permit.has_request &&
+			memcmp(request->request_id, &permit.request_id, sizeof(pg_uuid_t)) == 0 &&
+			has_privs_of_role(GetUserId(), permit.role);
+		if (!found)
+			continue;
+		row_make_durable(row);
+		grant->token = permit.token;
+		grant->ttl_us = permit.ttl_us;
+		grant->left_us = permit.left_us;
+		grant->expires_at = deadline_wall(&permit.deadline, &now);
+	}
+	row_scan_end(scan);
+	if (found)
+		grant->nslots = grant_search(rel, &request->name, grant->token, &grant->slots);
+	return found;
+}
+
+static bool
+claim_and_grant(Relation rel, const SemaphoreRequest *request, const SemaphoreConfig *config, SemaphoreGrant *grant)
+{
+	Claim		claim = {.wanted = request->permits};
+
+	claim.slots = palloc(request->permits * sizeof(int32));
+	claim.rows = palloc(request->permits * sizeof(HeapTuple));
+	claim_permits(rel, &request->name, config->permits, &claim, &grant->retry_us);
+	if (claim.n < claim.wanted)
+		return false;
+	write_grant(rel, request, &claim, grant);
+	/* also when it is rolled back: what it took is free again */
+	semaphore_wake(&request->name);
+	return true;
+}
+
+static SemaphoreReason
+acquire_once(const SemaphoreRequest *request, SemaphoreGrant *grant, bool *again)
+{
+	Relation	rel = row_open_write(TABLE_SEMAPHORE_PERMIT, "semaphore_acquire()");
+	SemaphoreConfig config;
+	LOCKTAG		queue;
+	LOCKTAG		attempt;
+	bool		first_attempt = true;
+	bool		granted = false;
+
+	memset(grant, 0, sizeof(*grant));
+	grant->retry_us = -1;
+	*again = false;
+	semaphore_config_get(&request->name, &config);
+	if (request->permits > config.permits)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("permits is out of range"),
+				 errdetail("Semaphore \"%s\" has %d, %d were asked for.",
+						   name_cstring(request->name), config.permits, request->permits)));
+	if (request->request_id != NULL)
+	{
+		request_tag(&attempt, request);
+		first_attempt = keylock_try(&attempt, ExclusiveLock);
+		*again = find_granted(rel, request, grant);
+	}
+	semaphore_tag(&queue, &request->name);
+	if (!*again && first_attempt && !waitlist_must_wait(&queue, false))
+		granted = claim_and_grant(rel, request, &config, grant);
+	if (!granted && request->request_id != NULL && first_attempt)
+		keylock_release(&attempt, ExclusiveLock);
+	if (granted)
+		row_close(rel);
+	else
+		row_close_unwritten(rel);
+	return granted || *again ? SEMAPHORE_OK : SEMAPHORE_NO_PERMIT;
+}
+
+/* ---- waiting ---- */
+
+int
+semaphore_waiting(const NameArg *name)
+{
+	LOCKTAG		tag;
+
+	queue_tag(&tag, name);
+	return keylock_count_holders(&tag, ExclusiveLock);
+}
+
+void
+semaphore_wake(const NameArg *name)
+{
+	LOCKTAG		tag;
+
+	semaphore_tag(&tag, name);
+	waitlist_wake_at_end(&tag);
+}
+
+/* Takes a place among those who wait; false: there are as many as may. The count and the place are one step for those who come together. */
+static bool
+join_queue(const SemaphoreRequest *request, int64 wait_us)
+{
+	SemaphoreConfig config;
+	LOCKTAG		claim;
+	LOCKTAG		queue;
+	bool		alone;
+	bool		room;
+
+	semaphore_config_get(&request->name, &config);
+	semaphore_tag(&claim, &request->name);
+	queue_tag(&queue, &request->name);
+	if (config.queue_limit < 0)
+		return keylock_try(&queue, RowShareLock);
+	alone = keylock_wait(&claim, ExclusiveLock, Min(wait_us, JOIN_WAIT));
+	room = alone && semaphore_waiting(&request->name) < config.queue_limit && keylock_try(&queue, RowShareLock);
+	if (alone)
+		keylock_release(&claim, ExclusiveLock);
+	return room;
+}
+
+/* How long until enough permits have expired, for the one who is to take them. */
+static int64
+time_to_expiry(const SemaphoreRequest *request, const SemaphoreGrant *refused)
+{
+	return refused->retry_us >= 0 && waitlist_first() ? refused->retry_us : PG_INT64_MAX;
+}
+
+static void
+wait_a_little(const SemaphoreRequest *request, const SemaphoreGrant *refused, int64 left_us, int64 *poll_us)
+{
+	int64		sleep_us = Min(left_us, time_to_expiry(request, refused));
+
+	if (waitlist_available())
+		waitlist_sleep(Min(sleep_us, LOOK_AGAIN), WAIT_SEMAPHORE);
+	else
+	{
+		int64		jittered = *poll_us / 2 + (int64) (pg_prng_double(&pg_global_prng_state) * (*poll_us / 2.0));
+
+		wait_sleep(Min(sleep_us, jittered), WAIT_SEMAPHORE);
+		*poll_us = Min(*poll_us * 2, POLL_LAST);
+	}
+}
+
+static SemaphoreReason
+try_until(const SemaphoreRequest *request, TimestampTz until, SemaphoreGrant *grant, bool *again)
+{
+	int64		poll_us = POLL_FIRST;
+
+	for (;;)
+	{
+		SemaphoreReason reason = acquire_once(request, grant, again);
+		int64		left_us = until - GetCurrentTimestamp();
+
+		if (reason == SEMAPHORE_OK)
+			return reason;
+		if (left_us <= 0)
+			return SEMAPHORE_TIMEOUT;
+		wait_a_little(request, grant, left_us, &poll_us);
+	}
+}
+
+static SemaphoreReason
+wait_for_permits(const SemaphoreRequest *request, int64 wait_us, SemaphoreGrant *grant, bool *again)
+{
+	TimestampTz until = GetCurrentTimestamp() + wait_us;
+	volatile SemaphoreReason reason = SEMAPHORE_TIMEOUT;
+	LOCKTAG		tag;
+
+	if (!join_queue(request, wait_us))
+		return SEMAPHORE_QUEUE_FULL;
+	semaphore_tag(&tag, &request->name);
+	PG_TRY();
+	{
+		waitlist_join(&tag, &request->name, &request->owner, false, 0);
+		reason = try_until(request, until, grant, again);
+		if (reason == SEMAPHORE_OK && !*again)
+			waitlist_leave();
+		else
+			waitlist_give_up();
+	}
+	PG_CATCH();
+	{
+		waitlist_give_up();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	queue_tag(&tag, &request->name);
+	keylock_release(&tag, RowShareLock);
+	return reason;
+}
+
+/* A refusal says when to come back. */
+static void
+look_when(const SemaphoreRequest *request, SemaphoreGrant *refused)
+{
+	Relation	rel = row_open_read(TABLE_SEMAPHORE_PERMIT);
+	SemaphoreConfig config;
+	SlotMap		map;
+
+	if (refused->retry_us < 0 && semaphore_config_find(&request->name, &config))
+	{
+		slot_map_read(rel, &request->name, config.permits, &map);
+		refused->retry_us = slot_map_retry(&map, request->permits);
+	}
+	row_close(rel);
+}
+
+SemaphoreReason
+semaphore_acquire(const SemaphoreRequest *request, int64 wait_us, SemaphoreGrant *grant, bool *again)
+{
+	static const char *const metrics[] = {
+		[SEMAPHORE_OK] = "acquired",
+		[SEMAPHORE_NO_PERMIT] = "refused",
+		[SEMAPHORE_QUEUE_FULL] = "queue_full",
+		[SEMAPHORE_TIMEOUT] = "timed_out"
+	};
+	SemaphoreReason reason = acquire_once(request, grant, again);
+
+	if (reason != SEMAPHORE_OK)
+	{
+		stats_add("semaphore", "", "contended", 1);
+		if (wait_us > 0)
+			reason = wait_for_permits(request, wait_us, grant, again);
+	}
+	if (reason != SEMAPHORE_OK)
+		look_when(request, grant);
+	if (!*again)
+		stats_add("semaphore", "", metrics[reason], 1);
+	return reason;
+}
