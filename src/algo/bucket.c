@@ -20,10 +20,23 @@ div_up(int64_t a, int64_t b)
 	return a / b + (a % b != 0);
 }
 
+/* The deepest debt: from there to the full bucket is still a number. */
 static int64_t
-least(int128_t value, int64_t bound)
+deepest(const BucketLimit *limit)
 {
-	return value < bound ? (int64_t) value : bound;
+	return capacity(limit) - INT64_MAX;
+}
+
+static int64_t
+clamp(int128_t value, int64_t low, int64_t high)
+{
+	return value < low ? low : value > high ? high : (int64_t) value;
+}
+
+static int128_t
+div_down(int128_t a, int64_t b)
+{
+	return a / b - (a % b < 0);
 }
 
 void
@@ -89,7 +102,7 @@ bucket_judge(const BucketLimit *limit, const BucketState *state, int64_t cost)
 	BucketVerdict verdict;
 
 	verdict.within = state->credit >= need;
-	verdict.remaining = state->credit / limit->period_us;
+	verdict.remaining = state->credit > 0 ? state->credit / limit->period_us : 0;
 	verdict.retry_us = verdict.within ? 0 : div_up(need - state->credit, limit->quota);
 	verdict.reset_us = div_up(capacity(limit) - state->credit, limit->quota);
 	verdict.next_us = verdict.remaining >= limit->burst ? 0 :
@@ -103,11 +116,33 @@ bucket_take(const BucketLimit *limit, BucketState *state, int64_t cost)
 	state->credit -= cost * limit->period_us;
 }
 
+bool
+bucket_charge(const BucketLimit *limit, BucketState *state, int64_t cost)
+{
+	int128_t	left = state->credit - (int128_t) cost * limit->period_us;
+
+	if (left < deepest(limit))
+		return false;
+	state->credit = (int64_t) left;
+	return true;
+}
+
+int64_t
+bucket_refund(const BucketLimit *limit, BucketState *state, int64_t cost)
+{
+	int128_t	credit = state->credit + (int128_t) cost * limit->period_us;
+	int64_t		before = state->credit;
+
+	state->credit = clamp(credit, before, capacity(limit));
+	return (state->credit - before) / limit->period_us;
+}
+
 void
 bucket_convert(const BucketLimit *from, const BucketLimit *to, BucketChange change, BucketState *state)
 {
 	int64_t		full = capacity(to);
-	int128_t	same_tokens = (int128_t) state->credit * to->period_us / from->period_us;
+	int64_t		low = deepest(to);
+	int128_t	same_tokens = div_down((int128_t) state->credit * to->period_us, from->period_us);
 
 	if (state->credit >= capacity(from))
 		change = BUCKET_RESET;
@@ -117,14 +152,17 @@ bucket_convert(const BucketLimit *from, const BucketLimit *to, BucketChange chan
 			state->credit = full;
 			break;
 		case BUCKET_PROPORTIONALLY:
-			state->credit = (int64_t) ((int128_t) state->credit * full / capacity(from));
+			state->credit = clamp(div_down((int128_t) state->credit * full, capacity(from)), low, full);
 			break;
 		case BUCKET_AS_IS:
-			state->credit = least(same_tokens, full);
+			state->credit = clamp(same_tokens, low, full);
 			break;
 		case BUCKET_ADDITIVE:
+			/* a smaller burst takes away what there is; it makes no debt and forgives none */
+			if (state->credit >= 0)
+				low = 0;
 			same_tokens += (int128_t) (to->burst - from->burst) * to->period_us;
-			state->credit = same_tokens < 0 ? 0 : least(same_tokens, full);
+			state->credit = clamp(same_tokens, low, full);
 			break;
 	}
 }

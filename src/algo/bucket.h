@@ -26,7 +26,7 @@ typedef struct BucketLimit
 
 typedef struct BucketState
 {
-	int64_t		credit;			/* 0 .. burst * period_us */
+	int64_t		credit;			/* at most burst * period_us; below 0 is debt */
 	int64_t		at_us;			/* when credit was right */
 } BucketState;
 
@@ -61,6 +61,10 @@ extern void bucket_refill(const BucketLimit *limit, BucketState *state, int64_t 
 /* cost: 0 .. burst. The state is up to date. */
 extern BucketVerdict bucket_judge(const BucketLimit *limit, const BucketState *state, int64_t cost);
 extern void bucket_take(const BucketLimit *limit, BucketState *state, int64_t cost);
+/* Takes any cost, into debt if need be. false: more debt than can be counted, and nothing is taken. */
+extern bool bucket_charge(const BucketLimit *limit, BucketState *state, int64_t cost);
+/* Gives back, up to the full bucket; returns the whole tokens. */
+extern int64_t bucket_refund(const BucketLimit *limit, BucketState *state, int64_t cost);
 /* Carries the state over to another limit. A full bucket stays full: it is no different from one that nobody has used. */
 extern void bucket_convert(const BucketLimit *from, const BucketLimit *to, BucketChange change, BucketState *state);
 

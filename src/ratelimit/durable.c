@@ -1,12 +1,17 @@
 /*
- * durable.c: durable buckets, see durable.h.
+ * durable.c: durable limits, see durable.h.
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "compat.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
 
 #include "core/clock.h"
 #include "ratelimit/durable.h"
+#include "ratelimit/judge.h"
+#include "ratelimit/tier.h"
 #include "store/row.h"
 
 enum
@@ -18,27 +23,111 @@ enum
 	ATTR_QUOTA,
 	ATTR_PERIOD_US,
 	ATTR_BURST,
-	NATTS = ATTR_BURST
+	ATTR_KIND,
+	ATTR_WINDOW_STATE,
+	ATTR_TIMES,
+	ATTR_BLOCKED_UNTIL,
+	ATTR_BLOCKED_REASON,
+	NATTS = ATTR_BLOCKED_REASON
 };
 
-static bool
-same_limit(const BucketLimit *a, const BucketLimit *b)
+/* kind: the algorithm's number, and whether its windows begin at the first hit */
+#define KIND_FIRST_HIT 8
+
+static int16
+rule_kind(const LimitRule *rule)
 {
-	return a->quota == b->quota && a->period_us == b->period_us && a->burst == b->burst;
+	return (int16) rule->algorithm + (rule->first_hit ? KIND_FIRST_HIT : 0);
+}
+
+/* ---- reading ---- */
+
+/* The rule by which a row was counted; what the row does not say is as in `like`. */
+static void
+stored_rule(const Datum *values, const LimitRule *like, LimitRule *rule)
+{
+	int16		kind = DatumGetInt16(values[ATTR_KIND - 1]);
+
+	*rule = *like;
+	rule->algorithm = (LimitAlgorithm) (kind % KIND_FIRST_HIT);
+	rule->first_hit = kind >= KIND_FIRST_HIT;
+	rule->limit.quota = DatumGetInt64(values[ATTR_QUOTA - 1]);
+	rule->limit.period_us = DatumGetInt64(values[ATTR_PERIOD_US - 1]);
+	rule->limit.burst = DatumGetInt64(values[ATTR_BURST - 1]);
+}
+
+static void
+make_log(RateTake *take)
+{
+	if (take->log.times == NULL)
+		take->log.times = palloc(LOG_QUOTA_MAX * sizeof(int64));
+	take->log.n = 0;
+}
+
+static void
+load_log(RateTake *take, Datum times)
+{
+	ArrayType  *array = DatumGetArrayTypeP(times);
+
+	make_log(take);
+	take->log.n = Min(ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)), LOG_QUOTA_MAX);
+	memcpy(take->log.times, ARR_DATA_PTR(array), take->log.n * sizeof(int64));
 }
 
 /* The policy may have been altered since it was read, by somebody who then took from this bucket. */
 static void
-reread_limit(RateTake *take)
+reread_rule(RateTake *take, TimestampTz now)
 {
 	RatePolicy	fresh;
 
-	rate_policy_get(&take->policy, &fresh);
-	take->config.limit = fresh.limit;
+	if (take->by_subject)
+		rate_tier_limit(&take->key, &take->policy, &fresh);
+	else
+		rate_policy_get(&take->policy, &fresh);
+	rate_policy_set_windows(&fresh, now);
+	take->config.rule = fresh.rule;
 	take->config.quota = fresh.quota;
 	take->config.period_us = fresh.period_us;
 	take->config.on_change = fresh.on_change;
 	take->config.changed_at = fresh.changed_at;
+}
+
+/* Carries the state over from the rule it was counted by. */
+static void
+convert(RateTake *take, const LimitRule *stored)
+{
+	const LimitRule *rule = &take->config.rule;
+	LimitChange change = take->config.on_change;
+	bool		from_log = stored->algorithm == LIMIT_SLIDING_LOG;
+	int64		tokens;
+
+	if (!from_log && rule->algorithm != LIMIT_SLIDING_LOG)
+	{
+		limit_convert(stored, rule, change, &take->state);
+		return;
+	}
+	tokens = limit_convert_tokens(from_log ? stored->limit.burst - take->log.n : limit_tokens(stored, &take->state),
+								  stored->limit.burst, rule->limit.burst, change);
+	if (rule->algorithm != LIMIT_SLIDING_LOG)
+	{
+		take->state = limit_of_tokens(rule, tokens, take->state.at_us);
+		return;
+	}
+	if (!from_log)
+		make_log(take);
+	take->log.at_us = take->state.at_us;
+	log_set(&take->log, rule->limit.burst - tokens);
+}
+
+/* Brings the state to `now` by a rule that is not the take's own any more. */
+static void
+refill_by(RateTake *take, const LimitRule *rule, TimestampTz now)
+{
+	LimitRule	own = take->config.rule;
+
+	take->config.rule = *rule;
+	take_refill(take, now);
+	take->config.rule = own;
 }
 
 /* Brings the stored state (row NULL: a full bucket) to now, over a change of the policy if there was one. */
@@ -46,53 +135,48 @@ static void
 read_state(Relation rel, RateTake *take, HeapTuple row, TimestampTz now)
 {
 	const RatePolicy *policy = &take->config;
-	BucketState *state = &take->state;
+	LimitState *state = &take->state;
 	Datum		values[NATTS];
 	bool		nulls[NATTS];
 	TimestampTz stored_at;
-	BucketLimit stored;
+	LimitRule	stored;
 
 	take->row = row;
 	take->stepped = false;
+	take->blocked_until = 0;
 	if (row == NULL)
 	{
-		*state = bucket_full(&policy->limit, now);
+		if (policy->rule.algorithm == LIMIT_SLIDING_LOG)
+			make_log(take);
+		take_fill(take, now);
 		return;
 	}
 	heap_deform_tuple(row, RelationGetDescr(rel), values, nulls);
-	state->credit = DatumGetInt64(values[ATTR_CREDIT - 1]);
-	state->at_us = stored_at = DatumGetTimestampTz(values[ATTR_UPDATED_AT - 1]);
-	stored.quota = DatumGetInt64(values[ATTR_QUOTA - 1]);
-	stored.period_us = DatumGetInt64(values[ATTR_PERIOD_US - 1]);
-	stored.burst = DatumGetInt64(values[ATTR_BURST - 1]);
-	if (!same_limit(&stored, &policy->limit))
-		reread_limit(take);
-	if (!same_limit(&stored, &policy->limit))
+	state->a = DatumGetInt64(values[ATTR_CREDIT - 1]);
+	state->b = DatumGetInt64(values[ATTR_WINDOW_STATE - 1]);
+	state->at_us = take->log.at_us = stored_at = DatumGetTimestampTz(values[ATTR_UPDATED_AT - 1]);
+	if (!nulls[ATTR_TIMES - 1])
+		load_log(take, values[ATTR_TIMES - 1]);
+	if (!nulls[ATTR_BLOCKED_UNTIL - 1])
+		take->blocked_until = DatumGetTimestampTz(values[ATTR_BLOCKED_UNTIL - 1]);
+	stored_rule(values, &policy->rule, &stored);
+	if (!limit_same(&stored, &policy->rule))
+		reread_rule(take, now);
+	if (!limit_same(&stored, &policy->rule))
 	{
-		bucket_refill(&stored, state, Min(Max(policy->changed_at, state->at_us), now));
-		bucket_convert(&stored, &policy->limit, policy->on_change, state);
+		refill_by(take, &stored, Min(Max(policy->changed_at, state->at_us), now));
+		convert(take, &stored);
 	}
-	bucket_refill(&policy->limit, state, now);
+	take_refill(take, now);
 	take->stepped = stored_at > state->at_us;
 }
 
-/* The limiter's clock never runs backwards: decided_at is the state's time. The times to wait are from `now`. */
 static void
 judge(Relation rel, RateTake *take, HeapTuple row, TimestampTz now)
 {
-	BucketVerdict *verdict = &take->verdict;
-	int64		lag;
-
+	rate_policy_set_windows(&take->config, now);
 	read_state(rel, take, row, now);
-	lag = take->state.at_us - now;
-	take->decided_at = take->state.at_us;
-	take->never = take->cost > take->config.limit.burst;
-	*verdict = bucket_judge(&take->config.limit, &take->state, take->never ? 0 : take->cost);
-	verdict->retry_us += verdict->retry_us > 0 ? lag : 0;
-	verdict->reset_us += verdict->reset_us > 0 ? lag : 0;
-	verdict->next_us += verdict->next_us > 0 ? lag : 0;
-	take->within = verdict->within && !take->never;
-	take->reason = take->never ? RATE_COST_EXCEEDS_LIMIT : take->within ? RATE_OK : RATE_LIMITED;
+	take_judge(take, now);
 }
 
 void
@@ -112,52 +196,112 @@ durable_judge_latest(Relation rel, RateTake *take)
 	judge(rel, take, row, clock_wall());
 }
 
-void
-durable_write(Relation rel, RateTake *take, int64 cost)
+/* ---- writing ---- */
+
+static Datum
+log_datum(const LimitLog *log)
+{
+	Datum	   *times = palloc(Max(log->n, 1) * sizeof(Datum));
+
+	for (int i = 0; i < log->n; i++)
+		times[i] = TimestampTzGetDatum(log->times[i]);
+	return PointerGetDatum(construct_array(times, log->n, TIMESTAMPTZOID, sizeof(TimestampTz), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/* reason: 0 none. It is written when the block is new; an older block keeps its own. */
+static void
+write_state(Relation rel, RateTake *take, bool new_block, Datum reason)
 {
 	Datum		values[NATTS];
 	bool		nulls[NATTS] = {false};
-	bool		replace[NATTS] = {false, false, true, true, true, true, true};
-	const BucketLimit *limit = &take->config.limit;
+	bool		replace[NATTS] = {false, false, true, true, true, true, true, true, true, true, true, false};
+	const LimitRule *rule = &take->config.rule;
+	bool		blocked = take->blocked_until > take->state.at_us;
 
-	bucket_take(limit, &take->state, cost);
 	values[ATTR_POLICY - 1] = take->policy.datum;
 	values[ATTR_KEY - 1] = take->key.datum;
-	values[ATTR_CREDIT - 1] = Int64GetDatum(take->state.credit);
+	values[ATTR_CREDIT - 1] = Int64GetDatum(take->state.a);
 	values[ATTR_UPDATED_AT - 1] = TimestampTzGetDatum(take->state.at_us);
-	values[ATTR_QUOTA - 1] = Int64GetDatum(limit->quota);
-	values[ATTR_PERIOD_US - 1] = Int64GetDatum(limit->period_us);
-	values[ATTR_BURST - 1] = Int64GetDatum(limit->burst);
+	values[ATTR_QUOTA - 1] = Int64GetDatum(rule->limit.quota);
+	values[ATTR_PERIOD_US - 1] = Int64GetDatum(rule->limit.period_us);
+	values[ATTR_BURST - 1] = Int64GetDatum(rule->limit.burst);
+	values[ATTR_KIND - 1] = Int16GetDatum(rule_kind(rule));
+	values[ATTR_WINDOW_STATE - 1] = Int64GetDatum(take->state.b);
+	nulls[ATTR_TIMES - 1] = rule->algorithm != LIMIT_SLIDING_LOG;
+	values[ATTR_TIMES - 1] = nulls[ATTR_TIMES - 1] ? (Datum) 0 : log_datum(&take->log);
+	nulls[ATTR_BLOCKED_UNTIL - 1] = !blocked;
+	values[ATTR_BLOCKED_UNTIL - 1] = TimestampTzGetDatum(take->blocked_until);
+	nulls[ATTR_BLOCKED_REASON - 1] = !blocked || reason == (Datum) 0;
+	values[ATTR_BLOCKED_REASON - 1] = reason;
+	replace[ATTR_BLOCKED_REASON - 1] = new_block || !blocked;
 	if (take->row == NULL)
 		row_insert(rel, values, nulls);
 	else
 		row_update(rel, take->row, values, nulls, replace);
-	if (cost > 0)
-		take->verdict = bucket_judge(limit, &take->state, 0);
+}
+
+void
+durable_write(Relation rel, RateTake *take, bool give)
+{
+	if (give && !take_apply(take))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("debt of the limit is out of range")));
+	if (take->starts_block)
+		take_block(take, take->state.at_us);
+	write_state(rel, take, take->starts_block, take->starts_block ? CStringGetTextDatum("limited") : (Datum) 0);
+}
+
+void
+durable_write_block(Relation rel, RateTake *take, TimestampTz until, Datum reason)
+{
+	take->blocked_until = until;
+	write_state(rel, take, true, reason);
 }
 
 /* ---- housekeeping ---- */
 
-/* Full by the limit it was stored under: then a change of the policy leaves it full. */
+/* A window whose end the row does not say is over when it is by every calendar: months and days have no one length. */
+static LimitRule
+sweepable_rule(const Datum *values)
+{
+	LimitRule	like = {.origin_us = RATE_GRID_ORIGIN};
+	LimitRule	rule;
+
+	stored_rule(values, &like, &rule);
+	if (rule.algorithm == LIMIT_CALENDAR)
+	{
+		rule.algorithm = LIMIT_FIXED_WINDOW;
+		rule.first_hit = true;
+		rule.limit.period_us += rule.limit.period_us / 10;
+	}
+	return rule;
+}
+
+/* Full by the rule it was stored under: then a change of the policy leaves it full. */
 static bool
 bucket_dead(Relation rel, HeapTuple row, void *arg)
 {
 	TimestampTz now = *(TimestampTz *) arg;
-	BucketLimit limit;
-	BucketState state;
+	LimitRule	rule;
+	LimitState	state;
 	Datum		values[NATTS];
 	bool		nulls[NATTS];
 
 	heap_deform_tuple(row, RelationGetDescr(rel), values, nulls);
-	limit.quota = DatumGetInt64(values[ATTR_QUOTA - 1]);
-	limit.period_us = DatumGetInt64(values[ATTR_PERIOD_US - 1]);
-	limit.burst = DatumGetInt64(values[ATTR_BURST - 1]);
-	state.credit = DatumGetInt64(values[ATTR_CREDIT - 1]);
+	if (!nulls[ATTR_BLOCKED_UNTIL - 1] && DatumGetTimestampTz(values[ATTR_BLOCKED_UNTIL - 1]) > now)
+		return false;
+	rule = sweepable_rule(values);
+	state.a = DatumGetInt64(values[ATTR_CREDIT - 1]);
+	state.b = DatumGetInt64(values[ATTR_WINDOW_STATE - 1]);
 	state.at_us = DatumGetTimestampTz(values[ATTR_UPDATED_AT - 1]);
 	if (state.at_us > now)
 		return false;
-	bucket_refill(&limit, &state, now);
-	return state.credit == limit.burst * limit.period_us;
+	/* no time of a log is later than its last take */
+	if (rule.algorithm == LIMIT_SLIDING_LOG)
+		return now - state.at_us >= rule.limit.period_us;
+	limit_refill(&rule, &state, now);
+	return limit_is_full(&rule, &state);
 }
 
 static void

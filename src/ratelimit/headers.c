@@ -20,12 +20,28 @@
 /* How long to stay away from a bucket that somebody else holds. */
 #define CONTENDED_RETRY (100 * MILLISECONDS)
 
+/* Not refused for what was taken, but for where it is counted. */
+static bool
+out_of_reach(const RateTake *take)
+{
+	return take->reason == RATE_CONTENDED || take->reason == RATE_UNAVAILABLE;
+}
+
 int64
 take_retry_us(const RateTake *take)
 {
 	if (take->allowed || take->within || take->never)
 		return 0;
-	return take->reason == RATE_CONTENDED ? CONTENDED_RETRY : take->verdict.retry_us;
+	return out_of_reach(take) ? CONTENDED_RETRY : take->verdict.retry_us;
+}
+
+/* A calendar's window has the length of this month, or of this day. */
+static int64
+take_window_us(const RateTake *take)
+{
+	const LimitRule *rule = &take->config.rule;
+
+	return rule->algorithm == LIMIT_CALENDAR ? rule->window[1] - rule->window[0] : take->config.period_us;
 }
 
 static bool
@@ -41,7 +57,7 @@ headers_status(const RateTake *takes, int n)
 		return 200;
 	for (int i = 0; i < n; i++)
 	{
-		if (refuses(&takes[i]) && takes[i].reason != RATE_CONTENDED)
+		if (refuses(&takes[i]) && !out_of_reach(&takes[i]))
 			return 429;
 	}
 	return 503;
@@ -97,7 +113,7 @@ append_ietf(StringInfo json, const RateTake *takes, int n)
 		appendStringInfoString(&policies, i > 0 ? ", " : "");
 		append_sf_string(&policies, take->policy.data, take->policy.len);
 		append_parameter(&policies, "q", take->config.quota);
-		append_parameter(&policies, "w", seconds_up(take->config.period_us));
+		append_parameter(&policies, "w", seconds_up(take_window_us(take)));
 		if (strcmp(take->config.quota_unit, "requests") != 0)
 		{
 			appendStringInfoString(&policies, ";qu=");
@@ -142,7 +158,7 @@ append_single(StringInfo json, const RateTake *take, HeaderStyle style)
 	int64		reset = style == HEADER_X ?
 		epoch_seconds(take->decided_at + take->verdict.reset_us) : seconds_up(take->verdict.reset_us);
 
-	append_number_field(json, psprintf("%s-Limit", prefix), take->config.limit.burst);
+	append_number_field(json, psprintf("%s-Limit", prefix), take->config.rule.limit.burst);
 	append_number_field(json, psprintf("%s-Remaining", prefix), take->verdict.remaining);
 	append_number_field(json, psprintf("%s-Reset", prefix), reset);
 }

@@ -1,11 +1,13 @@
 /*
- * limiter.c: decides a call over one or several limits.
+ * limiter.c: decides a call over one or several limits, of both storages.
  *
- * Writers hold the key lock in Exclusive mode to the end of the transaction; a call that refuses
- * gives it back at once and has written nothing: no WAL, no dead tuple.
+ * Durable: writers hold the key lock in Exclusive mode to the end of the transaction; a call that refuses
+ * gives it back at once and has written nothing: no WAL, no dead tuple. (But for the first refusal of a
+ * policy with block_for, which writes the block.)
  *
- * Several limits: locks in the order of their tags, all judged by one reading
- * of the clock, then all applied or none. A lock that is not to be had within
+ * Several limits: key locks in the order of their tags, all durable ones judged by one reading
+ * of the clock; then the shared ones are judged and applied under their partition locks; then
+ * the durable rows are written, and when that fails the shared ones are taken back. A lock that is not to be had within
  * distsys.rate_limit_wait refuses the call as contended, unless what is committed
  * refuses it anyway: an open transaction can only have taken more.
  *
@@ -27,7 +29,10 @@
 #include "core/keylock.h"
 #include "core/stats.h"
 #include "ratelimit/durable.h"
+#include "ratelimit/judge.h"
 #include "ratelimit/limiter.h"
+#include "ratelimit/shared.h"
+#include "ratelimit/tier.h"
 #include "store/row.h"
 
 /*
@@ -46,45 +51,80 @@ refused_hint(const RateTake *take)
 
 /* ---- one call over several limits ---- */
 
-/* Can this limit be taken from at all? */
-static bool
-needs_lock(const RateTake *take)
+bool
+take_needs_state(const RateTake *take)
 {
-	return take->config.mode != RATE_DISABLED && !take->never && take->cost > 0;
+	return take->config.mode != RATE_DISABLED && !take->config.unlimited && !take->never && take->cost > 0;
 }
 
-/* Does this limit refuse the whole call? */
-static bool
-refuses(const RateTake *take)
+bool
+take_refuses(const RateTake *take)
 {
 	return !take->within && take->config.mode == RATE_ENFORCE;
+}
+
+/* Is the state worth a look for the answer? */
+static bool
+is_judged(const RateTake *take)
+{
+	return take->config.mode != RATE_DISABLED && !take->config.unlimited && take->reason != RATE_CONTENDED;
+}
+
+/* What a limit that is not judged answers, and what one that is judged starts from. */
+static void
+answer_full(RateTake *take)
+{
+	RateVerb	verb = take->verb;
+
+	take->verb = RATE_TAKE_UP_TO;
+	take_fill(take, take->decided_at);
+	take_judge(take, take->decided_at);
+	take->verb = verb;
+	take->granted = take->cost;
+	take->within = true;
 }
 
 static void
 prepare(RateTake *take, int ord)
 {
-	BucketState full;
+	RatePolicy *config = &take->config;
+	bool		whole = take->verb == RATE_TAKE || take->verb == RATE_RESERVE;
 
-	rate_policy_get(&take->policy, &take->config);
-	keylock_tag2(&take->tag, KEYLOCK_RATE_BUCKET, take->policy.data, take->policy.len, take->key.data, take->key.len);
+	if (take->by_subject)
+		rate_tier_limit(&take->key, &take->policy, config);
+	else
+		rate_policy_get(&take->policy, config);
 	take->ord = ord;
 	take->row = NULL;
 	take->locked = false;
 	take->stepped = false;
+	take->blocked_until = 0;
+	take->log.times = NULL;
 	take->decided_at = clock_wall();
-	take->never = take->config.mode != RATE_DISABLED && take->cost > take->config.limit.burst;
-	take->within = !take->never;
-	take->reason = take->config.mode == RATE_DISABLED ? RATE_IS_DISABLED :
-		take->never ? RATE_COST_EXCEEDS_LIMIT : RATE_OK;
-	full = bucket_full(&take->config.limit, take->decided_at);
-	take->verdict = bucket_judge(&take->config.limit, &full, 0);
+	rate_policy_set_windows(config, take->decided_at);
+	answer_full(take);
+	take->reason = config->mode == RATE_DISABLED ? RATE_IS_DISABLED : config->unlimited ? RATE_IS_UNLIMITED : RATE_OK;
+	take->never = take->reason == RATE_OK && whole && take->cost > config->rule.limit.burst;
+	if (take->never)
+	{
+		take->within = false;
+		take->reason = RATE_COST_EXCEEDS_LIMIT;
+	}
+	if (config->shared)
+		memset(&take->tag, 0, sizeof(LOCKTAG));
+	else
+		keylock_tag2(&take->tag, KEYLOCK_RATE_BUCKET, take->policy.data, take->policy.len, take->key.data, take->key.len);
 }
 
 static void
 prepare_all(RateTake *takes, int n)
 {
 	for (int i = 0; i < n; i++)
+	{
 		prepare(&takes[i], i);
+		if (takes[i].config.shared && takes[i].config.mode != RATE_DISABLED)
+			shared_require();
+	}
 }
 
 static int
@@ -95,14 +135,16 @@ compare_names(const NameArg *a, const NameArg *b)
 	return order != 0 ? order : a->len - b->len;
 }
 
-/* The order in which locks are taken; limits that share a tag have an order too. */
+/* Durable limits first, in the order in which locks are taken; limits that share a tag have an order too. */
 static int
 compare_takes(const void *a, const void *b)
 {
 	const RateTake *x = (const RateTake *) a;
 	const RateTake *y = (const RateTake *) b;
-	int			order = memcmp(&x->tag, &y->tag, sizeof(LOCKTAG));
+	int			order = x->config.shared - y->config.shared;
 
+	if (order == 0)
+		order = memcmp(&x->tag, &y->tag, sizeof(LOCKTAG));
 	if (order == 0)
 		order = compare_names(&x->policy, &y->policy);
 	return order != 0 ? order : compare_names(&x->key, &y->key);
@@ -149,7 +191,7 @@ conclude(RateTake *takes, int n)
 	bool		allowed = true;
 
 	for (int i = 0; i < n; i++)
-		allowed = allowed && !refuses(&takes[i]);
+		allowed = allowed && !take_refuses(&takes[i]);
 	for (int i = 0; i < n; i++)
 	{
 		takes[i].allowed = allowed;
@@ -177,15 +219,18 @@ lock_bucket(Relation rel, RateTake *take, TimestampTz *until)
 	if (take->locked)
 		return true;
 	durable_judge_latest(rel, take);
-	if (refuses(take) && !take->stepped)
+	if (take_refuses(take) && !take->stepped)
+	{
+		take->starts_block = false;
 		return false;
+	}
 	take->locked = keylock_wait(&take->tag, ExclusiveLock, Max(0, *until - GetCurrentTimestamp()));
 	if (take->locked)
 		return true;
 	take->reason = RATE_CONTENDED;
 	take->within = false;
 	*until = wait_until();
-	return !refuses(take);
+	return !take_refuses(take);
 }
 
 /* Locks what is to be taken from. false: the limit *refused does not let the call go on. */
@@ -196,7 +241,7 @@ lock_all(Relation rel, RateTake *takes, int n, RateTake **refused)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (needs_lock(&takes[i]) && !lock_bucket(rel, &takes[i], &until))
+		if (take_needs_state(&takes[i]) && !lock_bucket(rel, &takes[i], &until))
 		{
 			*refused = &takes[i];
 			return false;
@@ -215,7 +260,7 @@ judge_all(Relation rel, RateTake *takes, int n)
 	{
 		if (takes[i].locked)
 			durable_judge_locked(rel, &takes[i], now);
-		else if (takes[i].config.mode != RATE_DISABLED && takes[i].reason != RATE_CONTENDED)
+		else if (is_judged(&takes[i]))
 			durable_judge_latest(rel, &takes[i]);
 	}
 }
@@ -226,7 +271,7 @@ look_at_all(Relation rel, RateTake *takes, int n, const RateTake *except)
 {
 	for (int i = 0; i < n; i++)
 	{
-		if (&takes[i] != except && takes[i].config.mode != RATE_DISABLED && takes[i].reason != RATE_CONTENDED)
+		if (&takes[i] != except && is_judged(&takes[i]))
 			durable_judge_latest(rel, &takes[i]);
 	}
 }
@@ -255,23 +300,23 @@ apply(Relation rel, RateTake *takes, int n)
 	{
 		bool		give = takes[i].allowed && takes[i].within;
 
-		if (!takes[i].locked || !(give || takes[i].stepped))
+		if (!takes[i].locked || !(give || takes[i].stepped || takes[i].starts_block))
 			continue;
-		durable_write(rel, &takes[i], give ? takes[i].cost : 0);
+		durable_write(rel, &takes[i], give);
 		takes[i].locked = false;	/* kept to the end of the transaction */
 		written = true;
 	}
 	return written;
 }
 
-/* The unlocked read that settles most calls of a key that was refused before. */
+/* The unlocked read that settles most calls of a key that was refused before. A refusal that starts a block is to be written. */
 static bool
 refused_at_a_glance(Relation rel, RateTake *take)
 {
 	if (*refused_hint(take) != take->tag.locktag_field2)
 		return false;
 	durable_judge_latest(rel, take);
-	return refuses(take) && !take->stepped;
+	return take_refuses(take) && !take->stepped && !take->starts_block;
 }
 
 static void
@@ -281,7 +326,9 @@ remember_refusals(RateTake *takes, int n)
 	{
 		uint32	   *hint = refused_hint(&takes[i]);
 
-		if (takes[i].reason == RATE_LIMITED)
+		if (takes[i].config.shared)
+			continue;
+		if (takes[i].reason == RATE_LIMITED || takes[i].reason == RATE_BLOCKED)
 			*hint = takes[i].tag.locktag_field2;
 		else if (*hint == takes[i].tag.locktag_field2)
 			*hint = 0;
@@ -296,6 +343,8 @@ count(const RateTake *takes, int n)
 	{
 		const RateTake *take = &takes[i];
 		const char *metric = take->reason == RATE_CONTENDED ? "contended" :
+			take->reason == RATE_UNAVAILABLE ? "unavailable" :
+			take->reason == RATE_BLOCKED ? "blocked" :
 			take->reason == RATE_SHADOWED ? "shadow" : take->within ? "allowed" : "limited";
 
 		if (take->allowed || !take->within)
@@ -309,61 +358,115 @@ asks_too_much(const RateTake *takes, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		if (takes[i].never && refuses(&takes[i]))
+		if (takes[i].never && take_refuses(&takes[i]))
 			return true;
 	}
 	return false;
 }
 
-/* Decides the sorted limits. true: something was written. */
 static bool
-take_sorted(Relation rel, RateTake *takes, int n)
+any_refuses(const RateTake *takes, int n)
 {
-	RateTake   *refused = NULL;
-	bool		written;
+	for (int i = 0; i < n; i++)
+	{
+		if (take_refuses(&takes[i]))
+			return true;
+	}
+	return false;
+}
 
-	if (asks_too_much(takes, n))
+/*
+ * Decides the sorted limits: ndurable durable ones, then shared ones. true:
+ * rows were written.
+ */
+static bool
+take_durable(Relation rel, RateTake *takes, int ndurable, int n)
+{
+	RateTake   *shared = takes + ndurable;
+	int			nshared = n - ndurable;
+	RateTake   *refused = NULL;
+	volatile bool written = false;
+
+	if (asks_too_much(takes, n) ||
+		(n == 1 && take_needs_state(takes) && refused_at_a_glance(rel, takes)) ||
+		!lock_all(rel, takes, ndurable, &refused))
 	{
-		look_at_all(rel, takes, n, NULL);
+		unlock_all(takes, ndurable);
+		if (n > 1 || takes->never)
+			look_at_all(rel, takes, ndurable, refused);
+		if (nshared > 0)
+			shared_peek(shared, nshared);
 		conclude(takes, n);
 		return false;
 	}
-	if (n == 1 && needs_lock(takes) && refused_at_a_glance(rel, takes))
+	judge_all(rel, takes, ndurable);
+	if (nshared == 0)
 	{
 		conclude(takes, n);
-		return false;
+		written = apply(rel, takes, ndurable);
 	}
-	if (!lock_all(rel, takes, n, &refused))
+	else
 	{
-		unlock_all(takes, n);
-		look_at_all(rel, takes, n, refused);
+		shared_take(shared, nshared, !any_refuses(takes, ndurable));
 		conclude(takes, n);
-		return false;
+		PG_TRY();
+		{
+			written = apply(rel, takes, ndurable);
+		}
+		PG_CATCH();
+		{
+			shared_undo(shared, nshared);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
 	}
-	judge_all(rel, takes, n);
-	conclude(takes, n);
-	written = apply(rel, takes, n);
-	unlock_all(takes, n);
+	unlock_all(takes, ndurable);
 	return written;
+}
+
+/* Only shared limits: no table, no key lock. */
+static void
+take_shared(RateTake *takes, int n)
+{
+	if (asks_too_much(takes, n))
+		shared_peek(takes, n);
+	else
+		shared_take(takes, n, true);
+	conclude(takes, n);
+}
+
+static int
+count_durable(const RateTake *takes, int n)
+{
+	int			count = 0;
+
+	for (int i = 0; i < n; i++)
+		count += !takes[i].config.shared;
+	return count;
 }
 
 void
 limiter_take(RateTake *takes, int n)
 {
-	Relation	rel;
-	bool		written;
+	int			ndurable;
 
 	prepare_all(takes, n);
 	if (n > 1)
 		qsort(takes, n, sizeof(RateTake), compare_takes);
 	check_distinct(takes, n);
 	check_transaction(takes, n);
-	rel = row_open_write(TABLE_RATE_LIMIT_BUCKET, "rate_limit_take()");
-	written = take_sorted(rel, takes, n);
-	if (written)
-		row_close(rel);
+	ndurable = count_durable(takes, n);
+	if (ndurable == 0)
+		take_shared(takes, n);
 	else
-		row_close_unwritten(rel);
+	{
+		Relation	rel = row_open_write(TABLE_RATE_LIMIT_BUCKET, "rate_limit_take()");
+
+		if (take_durable(rel, takes, ndurable, n))
+			row_close(rel);
+		else
+			row_close_unwritten(rel);
+	}
 	if (n > 1)
 		qsort(takes, n, sizeof(RateTake), compare_ords);
 	remember_refusals(takes, n);
@@ -373,32 +476,94 @@ limiter_take(RateTake *takes, int n)
 void
 limiter_peek(RateTake *takes, int n)
 {
-	Relation	rel = row_open_read(TABLE_RATE_LIMIT_BUCKET);
+	Relation	rel;
 
 	prepare_all(takes, n);
-	look_at_all(rel, takes, n, NULL);
+	for (int i = 0; i < n; i++)
+	{
+		if (takes[i].config.shared && is_judged(&takes[i]))
+			shared_peek(&takes[i], 1);
+	}
+	if (count_durable(takes, n) > 0)
+	{
+		rel = row_open_read(TABLE_RATE_LIMIT_BUCKET);
+		for (int i = 0; i < n; i++)
+		{
+			if (!takes[i].config.shared && is_judged(&takes[i]))
+				durable_judge_latest(rel, &takes[i]);
+		}
+		row_close(rel);
+	}
 	conclude(takes, n);
-	row_close(rel);
+}
+
+/* ---- operators ---- */
+
+/* Opens the table, locks the key and waits for open takes. */
+static Relation
+lock_for_operator(RateTake *take, const char *command)
+{
+	Relation	rel = row_open_write(TABLE_RATE_LIMIT_BUCKET, command);
+
+	(void) keylock_wait(&take->tag, ExclusiveLock, KEYLOCK_FOR_EVER);
+	return rel;
+}
+
+static void
+unlock_unwritten(Relation rel, const RateTake *take)
+{
+	keylock_release(&take->tag, ExclusiveLock);
+	row_close_unwritten(rel);
 }
 
 bool
 limiter_reset(const NameArg *policy, const NameArg *key)
 {
-	Relation	rel = row_open_write(TABLE_RATE_LIMIT_BUCKET, "rate_limit_reset()");
 	RateTake	take = {.policy = *policy, .key = *key};
 	Datum		values[2] = {policy->datum, key->datum};
+	Relation	rel;
 	HeapTuple	row;
 
 	prepare(&take, 0);
-	(void) keylock_wait(&take.tag, ExclusiveLock, KEYLOCK_FOR_EVER);
+	if (take.config.shared)
+	{
+		shared_require();
+		return shared_reset(&take);
+	}
+	rel = lock_for_operator(&take, "rate_limit_reset()");
 	row = row_read_locked(rel, values);
 	if (row == NULL)
 	{
-		keylock_release(&take.tag, ExclusiveLock);
-		row_close_unwritten(rel);
+		unlock_unwritten(rel, &take);
 		return false;
 	}
 	row_delete(rel, row);
+	row_close(rel);
+	return true;
+}
+
+bool
+limiter_block(const NameArg *policy, const NameArg *key, int64 duration_us, Datum reason)
+{
+	RateTake	take = {.policy = *policy, .key = *key};
+	Relation	rel;
+	TimestampTz now;
+
+	prepare(&take, 0);
+	if (take.config.shared)
+	{
+		shared_require();
+		return shared_block(&take, duration_us);
+	}
+	rel = lock_for_operator(&take, duration_us > 0 ? "rate_limit_block()" : "rate_limit_unblock()");
+	now = clock_wall();
+	durable_judge_locked(rel, &take, now);
+	if (duration_us == 0 && take.blocked_until <= now)
+	{
+		unlock_unwritten(rel, &take);
+		return false;
+	}
+	durable_write_block(rel, &take, duration_us == 0 ? 0 : now + duration_us, reason);
 	row_close(rel);
 	return true;
 }

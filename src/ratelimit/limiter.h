@@ -1,11 +1,12 @@
 /*
- * limiter.h: takes from rate limits, one or several at once.
+ * limiter.h: takes from rate limits, one or several at once, of either storage.
  */
 #ifndef DISTSYS_LIMITER_H
 #define DISTSYS_LIMITER_H
 
 #include "access/htup.h"
 
+#include "algo/log.h"
 #include "core/keylock.h"
 #include "ratelimit/policy.h"
 
@@ -14,40 +15,69 @@ typedef enum RateReason
 	RATE_OK,
 	RATE_LIMITED,
 	RATE_COST_EXCEEDS_LIMIT,
+	RATE_BLOCKED,				/* an operator's block, or block_for */
 	RATE_CONTENDED,				/* another transaction holds the bucket for too long */
+	RATE_UNAVAILABLE,			/* shared memory has no room for the key */
 	RATE_SHADOWED,				/* would have been limited */
+	RATE_IS_UNLIMITED,
 	RATE_IS_DISABLED
 } RateReason;
 
-/* One limit of a call: the first group is the request, the rest the answer. */
+typedef enum RateVerb
+{
+	RATE_TAKE,
+	RATE_TAKE_UP_TO,			/* what is there, at most the cost */
+	RATE_CHARGE,				/* whatever is there, into debt */
+	RATE_REFUND,
+	RATE_RESERVE				/* what will be there within wait_us; buckets only */
+} RateVerb;
+
+/* One limit of a call: the first group is the request, the second the answer. */
 typedef struct RateTake
 {
 	NameArg		policy;
 	NameArg		key;
 	int64		cost;
+	RateVerb	verb;
+	int64		wait_us;		/* RATE_RESERVE: longest delay */
+	bool		by_subject;		/* the key is a subject: its tier and overrides count */
 
 	bool		allowed;		/* the verdict of the whole call */
 	bool		within;			/* this limit's own */
 	RateReason	reason;
-	BucketVerdict verdict;		/* after the take, when it was applied */
-	bool		never;			/* more than the bucket holds: retrying cannot help */
+	LimitVerdict verdict;		/* after the take, when it was applied */
+	bool		never;			/* more than the limit ever has: retrying cannot help */
+	int64		granted;		/* RATE_TAKE_UP_TO, RATE_REFUND: tokens */
+	int64		delay_us;		/* RATE_RESERVE, leaky_bucket: until its turn */
 	TimestampTz decided_at;		/* read under the lock; never earlier than the take before */
 	RatePolicy	config;
 
+	/* the state, which storages load, bring to now and store; see judge.h */
+	LimitState	state;
+	LimitLog	log;			/* sliding_window_log: instead of state.a and b */
+	TimestampTz blocked_until;	/* on the clock of the state; 0: not */
+	bool		starts_block;	/* is limited, and block_for says what then */
+
 	/* internal */
-	LOCKTAG		tag;
+	LOCKTAG		tag;			/* durable */
 	int			ord;
 	bool		locked;			/* holds the key lock and has not written */
 	bool		stepped;		/* the clock was set back since the row was written */
 	HeapTuple	row;
-	BucketState state;
 } RateTake;
 
-/* All or nothing. Answers stay in the order of the request. 25001, 22023 (the same limit twice), 42704. */
+/* Does this limit refuse the whole call? */
+extern bool take_refuses(const RateTake *take);
+/* Can this limit's state matter: not disabled, unlimited, a look, or a cost that can never be? */
+extern bool take_needs_state(const RateTake *take);
+
+/* All or nothing. Answers stay in the order of the request. 25001, 22023 (the same limit twice), 42704; 22003 a charge out of range. */
 extern void limiter_take(RateTake *takes, int n);
 /* Looks only: no lock, nothing written, works on a standby. */
 extern void limiter_peek(RateTake *takes, int n);
-/* The bucket is full again; false: it was. */
+/* The bucket is full again and no longer blocked; false: it was. */
 extern bool limiter_reset(const NameArg *policy, const NameArg *key);
+/* Blocks a key for so long; 0: lifts the block. false: there was none to lift. reason (text) may be 0. */
+extern bool limiter_block(const NameArg *policy, const NameArg *key, int64 duration_us, Datum reason);
 
 #endif							/* DISTSYS_LIMITER_H */

@@ -16,8 +16,11 @@ static const char *const reasons[] = {
 	[RATE_OK] = "ok",
 	[RATE_LIMITED] = "limited",
 	[RATE_COST_EXCEEDS_LIMIT] = "cost_exceeds_limit",
+	[RATE_BLOCKED] = "blocked",
 	[RATE_CONTENDED] = "contended",
+	[RATE_UNAVAILABLE] = "unavailable",
 	[RATE_SHADOWED] = "shadow",
+	[RATE_IS_UNLIMITED] = "unlimited",
 	[RATE_IS_DISABLED] = "disabled"
 };
 
@@ -117,7 +120,7 @@ distsys_rate_limit_take_or_raise(PG_FUNCTION_ARGS)
 	row = take_row(&take);
 	if (!take.allowed)
 		ereport(ERROR,
-				(errcode(take.reason == RATE_CONTENDED ? ERRCODE_SD_LIMITER_UNAVAILABLE : ERRCODE_SD_RATE_LIMITED),
+				(errcode(take.reason == RATE_CONTENDED || take.reason == RATE_UNAVAILABLE ? ERRCODE_SD_LIMITER_UNAVAILABLE : ERRCODE_SD_RATE_LIMITED),
 				 errmsg("rate limit \"%s\" refuses", name_cstring(take.policy)),
 				 errdetail("%s", result_row_json(row))));
 	PG_RETURN_DATUM(row);

@@ -7,9 +7,11 @@
 #include "pgtime.h"
 #include "utils/builtins.h"
 
+#include "algo/log.h"
 #include "core/clock.h"
 #include "core/keylock.h"
 #include "ratelimit/policy.h"
+#include "ratelimit/tier.h"
 #include "store/config.h"
 #include "store/row.h"
 
@@ -39,6 +41,7 @@ enum
 };
 
 #define PERIOD_MAX (INT64CONST(366) * 24 * 60 * 60 * SECONDS)
+#define PERIOD_HINT "A bare number is seconds; write '1 min' or make_interval(secs => 60)."
 
 static const char *const algorithms[] = {"token_bucket", "gcra", "sliding_window_log", "sliding_window",
 "fixed_window", "leaky_bucket", "calendar", NULL};
@@ -76,27 +79,69 @@ word_index(Datum value, const char *const *words)
 	return words[i] == NULL ? 0 : i;	/* the table's CHECK knows the words */
 }
 
+/* The rule as it is computed with. */
+static void
+set_limit(RatePolicy *policy, int64 quota, int64 period_us, int64 burst)
+{
+	policy->rule.limit.quota = policy->quota = quota;
+	policy->rule.limit.period_us = policy->period_us = period_us;
+	policy->rule.limit.burst = burst;
+	if (limit_is_bucket(policy->rule.algorithm))
+		bucket_limit_reduce(&policy->rule.limit);
+	else
+		policy->rule.limit.burst = quota;
+}
+
+static int
+column_word(Relation rel, HeapTuple tuple, int column, const char *const *words)
+{
+	bool		isnull;
+	Datum		value = row_get(rel, tuple, column, &isnull);
+
+	return isnull ? -1 : word_index(value, words);
+}
+
+static void
+load_shared_options(RatePolicy *policy, Relation rel, HeapTuple tuple)
+{
+	policy->shared = column_word(rel, tuple, ATTR_STORAGE, storages) == 1;
+	/* not said: a durable take is part of its transaction, a shared one is not */
+	policy->refund = !policy->shared || column_word(rel, tuple, ATTR_ON_ABORT, on_aborts) == 0;
+	policy->closed = column_word(rel, tuple, ATTR_ON_ERROR, on_errors) == 1;
+	policy->on_restart = (RateRestart) column_word(rel, tuple, ATTR_ON_RESTART, on_restarts);
+}
+
 static void
 load(void *entry, Relation rel, HeapTuple tuple)
 {
 	RatePolicy *policy = (RatePolicy *) entry;
-	bool		isnull;
-	Datum		burst;
+	bool		no_burst;
+	bool		no_block;
+	Datum		burst = row_get(rel, tuple, ATTR_BURST, &no_burst);
+	Datum		block = row_get(rel, tuple, ATTR_BLOCK_FOR, &no_block);
+	Datum		period = row_get(rel, tuple, ATTR_PERIOD, NULL);
+	int64		quota = DatumGetInt64(row_get(rel, tuple, ATTR_QUOTA, NULL));
+	bool		calendar;
 
-	policy->quota = DatumGetInt64(row_get(rel, tuple, ATTR_QUOTA, NULL));
-	policy->period_us = interval_to_us(DatumGetIntervalP(row_get(rel, tuple, ATTR_PERIOD, NULL)),
-									   "period", 1, PERIOD_MAX, NULL);
-	burst = row_get(rel, tuple, ATTR_BURST, &isnull);
-	policy->limit.quota = policy->quota;
-	policy->limit.period_us = policy->period_us;
-	policy->limit.burst = isnull ? policy->quota : DatumGetInt64(burst);
-	bucket_limit_reduce(&policy->limit);
-	policy->mode = (RateMode) word_index(row_get(rel, tuple, ATTR_MODE, NULL), modes);
-	policy->forbid_transaction = word_index(row_get(rel, tuple, ATTR_IN_TRANSACTION, NULL), in_transactions) == 1;
-	policy->on_change = (BucketChange) word_index(row_get(rel, tuple, ATTR_ON_CHANGE, NULL), changes);
+	policy->rule.algorithm = (LimitAlgorithm) column_word(rel, tuple, ATTR_ALGORITHM, algorithms);
+	policy->rule.first_hit = column_word(rel, tuple, ATTR_ANCHOR, anchors) == 1;
+	policy->rule.origin_us = RATE_GRID_ORIGIN;
+	calendar = policy->rule.algorithm == LIMIT_CALENDAR;
+	if (calendar)
+		policy->unit = (CalendarUnit) column_word(rel, tuple, ATTR_CALENDAR_UNIT, calendar_units);
+	set_limit(policy, quota,
+			  calendar ? calendar_length(policy->unit) : interval_to_us(DatumGetIntervalP(period), "period", 1, PERIOD_MAX, NULL),
+			  no_burst ? quota : DatumGetInt64(burst));
+	policy->mode = (RateMode) column_word(rel, tuple, ATTR_MODE, modes);
+	policy->forbid_transaction = column_word(rel, tuple, ATTR_IN_TRANSACTION, in_transactions) == 1;
+	policy->on_change = (LimitChange) column_word(rel, tuple, ATTR_ON_CHANGE, changes);
 	policy->changed_at = DatumGetTimestampTz(row_get(rel, tuple, ATTR_CHANGED_AT, NULL));
+	policy->block_us = no_block ? 0 : interval_to_us(DatumGetIntervalP(block), "block_for", 1, PERIOD_MAX, NULL);
+	text_to_cstring_buffer(DatumGetTextPP(row_get(rel, tuple, ATTR_TIME_ZONE, NULL)),
+						   policy->time_zone, sizeof(policy->time_zone));
 	text_to_cstring_buffer(DatumGetTextPP(row_get(rel, tuple, ATTR_QUOTA_UNIT, NULL)),
 						   policy->quota_unit, sizeof(policy->quota_unit));
+	load_shared_options(policy, rel, tuple);
 }
 
 void
@@ -106,6 +151,28 @@ rate_policy_get(const NameArg *name, RatePolicy *policy)
 		cache = config_cache_create(TABLE_RATE_LIMIT_POLICY, sizeof(RatePolicy), load);
 	if (!config_get(cache, name, NULL, policy))
 		config_raise_unknown(&kind, name);
+}
+
+void
+rate_policy_adjust(RatePolicy *policy, int64 quota, int64 period_us, int64 burst)
+{
+	bool		calendar = policy->rule.algorithm == LIMIT_CALENDAR;
+	int64		own_burst = policy->rule.limit.burst;
+
+	/* a burst that followed the quota follows it still */
+	if (burst == 0)
+		burst = quota == 0 || own_burst != policy->quota ? own_burst : quota;
+	set_limit(policy, quota == 0 ? policy->quota : quota,
+			  period_us == 0 || calendar ? policy->period_us : period_us, burst);
+}
+
+void
+rate_policy_set_windows(RatePolicy *policy, TimestampTz now)
+{
+	LimitRule  *rule = &policy->rule;
+
+	if (rule->algorithm == LIMIT_CALENDAR && (now < rule->window[0] || now >= rule->window[1]))
+		calendar_windows(policy->unit, policy->time_zone, now, rule->window);
 }
 
 /* ---- checking ---- */
@@ -125,65 +192,41 @@ check_ascii(const NameArg *name, const char *what)
 
 #define ARG(column) ((column) - 1)
 
-/* The word of an option; 0, the default, when it was not given. */
-static int
-option_word(FunctionCallInfo fcinfo, int column, const char *what, const char *const *words)
+/* An option that is not given is not looked at. */
+static void
+check_word(FunctionCallInfo fcinfo, int column, const char *what, const char *const *words)
 {
-	return PG_ARGISNULL(ARG(column)) ? 0 : arg_word(fcinfo, ARG(column), what, words);
+	if (!PG_ARGISNULL(ARG(column)))
+		(void) arg_word(fcinfo, ARG(column), what, words);
 }
 
-/* false: not given, or UTC. */
-static bool
-other_time_zone(FunctionCallInfo fcinfo)
+static void
+check_words(FunctionCallInfo fcinfo)
 {
-	NameArg		name;
+	check_word(fcinfo, ATTR_ALGORITHM, "algorithm", algorithms);
+	check_word(fcinfo, ATTR_STORAGE, "storage", storages);
+	check_word(fcinfo, ATTR_ON_ABORT, "on_abort", on_aborts);
+	check_word(fcinfo, ATTR_ON_RESTART, "on_restart", on_restarts);
+	check_word(fcinfo, ATTR_ON_ERROR, "on_error", on_errors);
+	check_word(fcinfo, ATTR_IN_TRANSACTION, "in_transaction", in_transactions);
+	check_word(fcinfo, ATTR_MODE, "mode", modes);
+	check_word(fcinfo, ATTR_ANCHOR, "anchor", anchors);
+	check_word(fcinfo, ATTR_CALENDAR_UNIT, "calendar_unit", calendar_units);
+}
 
-	if (!arg_text(fcinfo, ARG(ATTR_TIME_ZONE), "time_zone", NAME_LONG, &name))
-		return false;
+static void
+check_time_zone(FunctionCallInfo fcinfo)
+{
+	NameArg		name = arg_name(fcinfo, ARG(ATTR_TIME_ZONE), "time_zone", NAME_SHORT);
+
 	if (pg_tzset(name_cstring(name)) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("time_zone \"%s\" is unknown", name_cstring(name)),
 				 errhint("The view pg_timezone_names has the names.")));
-	return pg_strcasecmp(name_cstring(name), "UTC") != 0;
 }
 
-/* Every word is checked before one that is known but not built raises 0A000. */
-static void
-check_words(FunctionCallInfo fcinfo)
-{
-	int			algorithm = option_word(fcinfo, ATTR_ALGORITHM, "algorithm", algorithms);
-	int			storage = option_word(fcinfo, ATTR_STORAGE, "storage", storages);
-	int			on_abort = option_word(fcinfo, ATTR_ON_ABORT, "on_abort", on_aborts);
-	int			anchor = option_word(fcinfo, ATTR_ANCHOR, "anchor", anchors);
-	bool		zone = other_time_zone(fcinfo);
-
-	(void) option_word(fcinfo, ATTR_CALENDAR_UNIT, "calendar_unit", calendar_units);
-	(void) option_word(fcinfo, ATTR_ON_RESTART, "on_restart", on_restarts);
-	(void) option_word(fcinfo, ATTR_ON_ERROR, "on_error", on_errors);
-	(void) option_word(fcinfo, ATTR_IN_TRANSACTION, "in_transaction", in_transactions);
-	(void) option_word(fcinfo, ATTR_MODE, "mode", modes);
-	if (!PG_ARGISNULL(ARG(ATTR_BLOCK_FOR)))
-		(void) arg_interval(fcinfo, ARG(ATTR_BLOCK_FOR), "block_for", 1, PERIOD_MAX, NULL);
-
-	if (algorithm != 0)
-		arg_not_built(psprintf("algorithm '%s'", algorithms[algorithm]), "Use algorithm => 'token_bucket'.");
-	if (storage != 0)
-		arg_not_built("storage 'shared'", "Use storage => 'durable'.");
-	if (on_abort != 0)
-		arg_not_built("on_abort 'keep' with durable storage",
-					  "A durable take rolls back with its transaction: take the limit as its own statement before BEGIN.");
-	if (anchor != 0)
-		arg_not_built("anchor 'first_hit'", "It belongs to the algorithm fixed_window.");
-	if (!PG_ARGISNULL(ARG(ATTR_CALENDAR_UNIT)))
-		arg_not_built("calendar_unit", "It belongs to the algorithm calendar.");
-	if (zone)
-		arg_not_built("a time_zone other than UTC", "It belongs to the algorithm calendar.");
-	if (!PG_ARGISNULL(ARG(ATTR_BLOCK_FOR)))
-		arg_not_built("block_for", "Leave block_for null.");
-}
-
-/* Reads columns quota .. quota_unit from the arguments; a NULL argument is "not given". */
+/* Reads columns quota .. quota_unit from the arguments, each by itself; a NULL argument is "not given". */
 static void
 read_options(FunctionCallInfo fcinfo, Datum *values, bool *nulls, bool *given)
 {
@@ -196,11 +239,12 @@ read_options(FunctionCallInfo fcinfo, Datum *values, bool *nulls, bool *given)
 		values[ARG(column)] = PG_GETARG_DATUM(ARG(column));
 	}
 	check_words(fcinfo);
+	if (given[ARG(ATTR_TIME_ZONE)])
+		check_time_zone(fcinfo);
+	if (given[ARG(ATTR_BLOCK_FOR)])
+		(void) arg_interval(fcinfo, ARG(ATTR_BLOCK_FOR), "block_for", 1, PERIOD_MAX, NULL);
 	if (given[ARG(ATTR_QUOTA)])
 		(void) arg_int64(fcinfo, ARG(ATTR_QUOTA), "quota", 1, PG_INT64_MAX);
-	if (given[ARG(ATTR_PERIOD)])
-		(void) arg_interval(fcinfo, ARG(ATTR_PERIOD), "period", 1, PERIOD_MAX,
-							"A bare number is seconds; write '1 min' or make_interval(secs => 60).");
 	if (given[ARG(ATTR_BURST)])
 		(void) arg_int64(fcinfo, ARG(ATTR_BURST), "burst", 1, PG_INT64_MAX);
 	if (given[ARG(ATTR_QUOTA_UNIT)])
@@ -210,18 +254,129 @@ read_options(FunctionCallInfo fcinfo, Datum *values, bool *nulls, bool *given)
 	}
 }
 
-static void
-check_fits(int64 quota, int64 period_us, int64 burst)
+static int
+value_word(const Datum *values, const bool *nulls, int column, const char *const *words)
 {
-	BucketLimit limit = {quota, period_us, burst};
+	return nulls[ARG(column)] ? -1 : word_index(values[ARG(column)], words);
+}
 
-	bucket_limit_reduce(&limit);
-	if (!bucket_limit_fits(&limit))
+pg_noreturn static void
+raise_belongs(const char *option, const char *algorithm)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("%s belongs to algorithm %s", option, algorithm)));
+	pg_unreachable();
+}
+
+/* The unit that a period of exactly one unit names; -1: none. */
+static int
+period_unit(const Interval *period)
+{
+	static const Interval units[] = {
+		[CALENDAR_MINUTE] = {60 * SECONDS, 0, 0}, [CALENDAR_HOUR] = {3600 * SECONDS, 0, 0}, [CALENDAR_DAY] = {0, 1, 0},
+		[CALENDAR_WEEK] = {0, 7, 0}, [CALENDAR_MONTH] = {0, 0, 1}, [CALENDAR_YEAR] = {0, 0, 12}
+	};
+
+	for (int unit = CALENDAR_MINUTE; unit <= CALENDAR_YEAR; unit++)
+	{
+		if (period->time == units[unit].time && period->day == units[unit].day && period->month == units[unit].month)
+			return unit;
+	}
+	return -1;
+}
+
+/* A calendar limit: its unit is named by the period, by calendar_unit, or by both alike. */
+static void
+check_calendar(Datum *values, bool *nulls, bool *given)
+{
+	int			unit = value_word(values, nulls, ATTR_CALENDAR_UNIT, calendar_units);
+	int			named = period_unit(DatumGetIntervalP(values[ARG(ATTR_PERIOD)]));
+
+	/* of an alter, what was not given follows */
+	if (unit != named && named >= 0 && given[ARG(ATTR_PERIOD)] && !given[ARG(ATTR_CALENDAR_UNIT)])
+		unit = named;
+	if (named < 0 || unit != named)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("period of a calendar limit must be one calendar_unit"),
+				 errhint("For example period => '1 month', calendar_unit => 'month'; units are minute, hour, day, week ('7 days'), month and year.")));
+	given[ARG(ATTR_CALENDAR_UNIT)] |= nulls[ARG(ATTR_CALENDAR_UNIT)] || given[ARG(ATTR_PERIOD)];
+	values[ARG(ATTR_CALENDAR_UNIT)] = CStringGetTextDatum(calendar_units[unit]);
+	nulls[ARG(ATTR_CALENDAR_UNIT)] = false;
+}
+
+static void
+check_belongings(Datum *values, bool *nulls, LimitAlgorithm algorithm)
+{
+	char	   *zone = TextDatumGetCString(values[ARG(ATTR_TIME_ZONE)]);
+
+	if (value_word(values, nulls, ATTR_ANCHOR, anchors) == 1 && algorithm != LIMIT_FIXED_WINDOW)
+		raise_belongs("anchor 'first_hit'", "fixed_window");
+	if (algorithm != LIMIT_CALENDAR && !nulls[ARG(ATTR_CALENDAR_UNIT)])
+		raise_belongs("calendar_unit", "calendar");
+	if (algorithm != LIMIT_CALENDAR && pg_strcasecmp(zone, "UTC") != 0)
+		raise_belongs("a time_zone other than UTC", "calendar");
+	if (!limit_is_bucket(algorithm) && !nulls[ARG(ATTR_BURST)] &&
+		DatumGetInt64(values[ARG(ATTR_BURST)]) != DatumGetInt64(values[ARG(ATTR_QUOTA)]))
+		raise_belongs("burst", "token_bucket, gcra or leaky_bucket");
+}
+
+static void
+check_storage(Datum *values, bool *nulls, LimitAlgorithm algorithm)
+{
+	bool		shared = value_word(values, nulls, ATTR_STORAGE, storages) == 1;
+
+	if (!shared && value_word(values, nulls, ATTR_ON_ABORT, on_aborts) == 1)
+		arg_not_built("on_abort 'keep' with durable storage",
+					  "A durable take rolls back with its transaction: take the limit as its own statement before BEGIN, or use storage => 'shared'.");
+	if (shared && algorithm == LIMIT_SLIDING_LOG)
+		arg_not_built("sliding_window_log in shared storage",
+					  "Its state grows with the quota. Use sliding_window, or storage => 'durable'.");
+}
+
+static void
+check_fits(int64 quota, int64 period_us, int64 burst, LimitAlgorithm algorithm)
+{
+	LimitRule	rule = {.algorithm = algorithm, .limit = {quota, period_us, burst}};
+
+	if (algorithm == LIMIT_SLIDING_LOG && quota > LOG_QUOTA_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("quota of a sliding_window_log is out of range"),
+				 errdetail("It is %lld, the limit is %d: each take writes the time of every token in the window.", (long long) quota, LOG_QUOTA_MAX),
+				 errhint("Use sliding_window, or a token_bucket.")));
+	if (limit_is_bucket(algorithm))
+		bucket_limit_reduce(&rule.limit);
+	if (!limit_fits(&rule))
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("burst times period is out of range"),
-				 errdetail("burst (default: quota) times period in microseconds, divided by what quota and period have in common, must be below 2^63."),
-				 errhint("Lower the burst, or choose a quota that divides the period.")));
+				 errmsg(limit_is_bucket(algorithm) ? "burst times period is out of range" : "quota is out of range"),
+				 limit_is_bucket(algorithm) ?
+				 errdetail("burst (default: quota) times period in microseconds, divided by what quota and period have in common, must be below 2^63.") : 0,
+				 limit_is_bucket(algorithm) ?
+				 errhint("Lower the burst, or choose a quota that divides the period.") : 0));
+}
+
+/* The rules over several columns, on the whole row. */
+static void
+check_policy(Datum *values, bool *nulls, bool *given)
+{
+	LimitAlgorithm algorithm = (LimitAlgorithm) value_word(values, nulls, ATTR_ALGORITHM, algorithms);
+	int64		quota = DatumGetInt64(values[ARG(ATTR_QUOTA)]);
+	int64		burst = nulls[ARG(ATTR_BURST)] ? quota : DatumGetInt64(values[ARG(ATTR_BURST)]);
+	int64		period_us;
+
+	if (algorithm == LIMIT_CALENDAR)
+	{
+		check_calendar(values, nulls, given);
+		period_us = 1;
+	}
+	else
+		period_us = interval_to_us(DatumGetIntervalP(values[ARG(ATTR_PERIOD)]), "period", 1, PERIOD_MAX, PERIOD_HINT);
+	check_belongings(values, nulls, algorithm);
+	check_storage(values, nulls, algorithm);
+	check_fits(quota, period_us, burst, algorithm);
 }
 
 /* ---- SQL ---- */
@@ -238,7 +393,6 @@ distsys_rate_limit_create(PG_FUNCTION_ARGS)
 	Datum		values[NATTS];
 	bool		nulls[NATTS] = {false};
 	bool		given[NATTS] = {false};
-	int64		quota;
 
 	check_ascii(&name, "policy");
 	for (int i = 1; i < NOPTIONS; i++)
@@ -247,24 +401,49 @@ distsys_rate_limit_create(PG_FUNCTION_ARGS)
 			arg_not_null(fcinfo, i, required[i]);
 	}
 	read_options(fcinfo, values, nulls, given);
-	quota = PG_GETARG_INT64(ARG(ATTR_QUOTA));
-	check_fits(quota, interval_to_us(PG_GETARG_INTERVAL_P(ARG(ATTR_PERIOD)), "period", 1, PERIOD_MAX, NULL),
-			   given[ARG(ATTR_BURST)] ? PG_GETARG_INT64(ARG(ATTR_BURST)) : quota);
+	check_policy(values, nulls, given);
 	values[ARG(ATTR_POLICY)] = name.datum;
 	values[ARG(ATTR_ON_CHANGE)] = CStringGetTextDatum("proportionally");
 	values[ARG(ATTR_CHANGED_AT)] = TimestampTzGetDatum(clock_wall());
 	PG_RETURN_BOOL(config_create(&kind, &name, values, nulls, if_not_exists));
 }
 
-/* Takes what was not given from the row, for checks over several columns. */
+/* Takes what was not given from the row. */
 static void
 merge(Relation rel, HeapTuple row, Datum *values, bool *nulls, const bool *given)
 {
-	for (int column = ATTR_QUOTA; column <= ATTR_BURST; column++)
+	for (int column = ATTR_QUOTA; column <= NOPTIONS; column++)
 	{
 		if (!given[ARG(column)])
 			values[ARG(column)] = row_get(rel, row, column, &nulls[ARG(column)]);
 	}
+}
+
+static void
+clear(int column, const char *value, Datum *values, bool *nulls, bool *given)
+{
+	if (given[ARG(column)])
+		return;
+	given[ARG(column)] = true;
+	nulls[ARG(column)] = value == NULL;
+	values[ARG(column)] = value == NULL ? (Datum) 0 : CStringGetTextDatum(value);
+}
+
+/* A new algorithm does not inherit options that are not its own. */
+static void
+clear_foreign_options(Datum *values, bool *nulls, bool *given)
+{
+	LimitAlgorithm algorithm = (LimitAlgorithm) value_word(values, nulls, ATTR_ALGORITHM, algorithms);
+
+	if (algorithm != LIMIT_CALENDAR)
+	{
+		clear(ATTR_CALENDAR_UNIT, NULL, values, nulls, given);
+		clear(ATTR_TIME_ZONE, "UTC", values, nulls, given);
+	}
+	if (algorithm != LIMIT_FIXED_WINDOW)
+		clear(ATTR_ANCHOR, "epoch", values, nulls, given);
+	if (!limit_is_bucket(algorithm))
+		clear(ATTR_BURST, NULL, values, nulls, given);
 }
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_alter);
@@ -283,10 +462,10 @@ distsys_rate_limit_alter(PG_FUNCTION_ARGS)
 	read_options(fcinfo, values, nulls, given);
 	row = config_edit(&kind, &name, &rel);
 	merge(rel, row, values, nulls, given);
-	check_fits(DatumGetInt64(values[ARG(ATTR_QUOTA)]),
-			   interval_to_us(DatumGetIntervalP(values[ARG(ATTR_PERIOD)]), "period", 1, PERIOD_MAX, NULL),
-			   DatumGetInt64(values[nulls[ARG(ATTR_BURST)] ? ARG(ATTR_QUOTA) : ARG(ATTR_BURST)]));
-	if (given[ARG(ATTR_QUOTA)] || given[ARG(ATTR_PERIOD)] || given[ARG(ATTR_BURST)])
+	if (given[ARG(ATTR_ALGORITHM)])
+		clear_foreign_options(values, nulls, given);
+	check_policy(values, nulls, given);
+	if (given[ARG(ATTR_QUOTA)] || given[ARG(ATTR_PERIOD)] || given[ARG(ATTR_BURST)] || given[ARG(ATTR_ALGORITHM)] || given[ARG(ATTR_ANCHOR)])
 	{
 		/* other options leave alone what the last change of the limit said */
 		values[ARG(ATTR_ON_CHANGE)] = CStringGetTextDatum(changes[on_change]);
@@ -304,5 +483,5 @@ distsys_rate_limit_drop(PG_FUNCTION_ARGS)
 {
 	NameArg		name = arg_name(fcinfo, 0, "policy", NAME_SHORT);
 
-	PG_RETURN_BOOL(config_drop(&kind, &name, arg_bool(fcinfo, 1, "if_exists"), NULL));
+	PG_RETURN_BOOL(config_drop(&kind, &name, arg_bool(fcinfo, 1, "if_exists"), rate_tier_check_unused));
 }

@@ -7,8 +7,11 @@ DECLARE
     hint text;
 BEGIN
     EXECUTE 'SELECT ' || call;
+    -- undone: the next call meets the same state
+    RAISE EXCEPTION USING ERRCODE = 'ZZZZZ';
+EXCEPTION WHEN SQLSTATE 'ZZZZZ' THEN
     RETURN 'no error';
-EXCEPTION WHEN OTHERS THEN
+WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
     RETURN SQLSTATE || CASE WHEN hint <> '' THEN ', hint' ELSE '' END;
 END
@@ -74,7 +77,16 @@ INSERT INTO distsys.rate_limit_policy (policy, quota, period) VALUES ('x', 92233
 INSERT INTO distsys.rate_limit_policy (policy, quota, period) VALUES ('gr' || chr(252) || 'n', 1, '1 s');
 INSERT INTO distsys.rate_limit_policy (policy, quota, period) VALUES ('', 1, '1 s');
 INSERT INTO distsys.rate_limit_policy (policy, quota, period, mode) VALUES ('x', 1, '1 s', 'off');
-INSERT INTO distsys.rate_limit_policy (policy, quota, period, algorithm) VALUES ('x', 1, '1 s', 'gcra');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period, algorithm) VALUES ('x', 1, '1 s', 'sieve');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period, algorithm) VALUES ('x', 1001, '1 s', 'sliding_window_log');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period, algorithm, burst) VALUES ('x', 1, '1 s', 'fixed_window', 2);
+INSERT INTO distsys.rate_limit_policy (policy, quota, period, algorithm, calendar_unit) VALUES ('x', 1, '1 day', 'calendar', 'month');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period, algorithm) VALUES ('x', 1, '1 month', 'calendar');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period, calendar_unit) VALUES ('x', 1, '1 day', 'day');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period, anchor) VALUES ('x', 1, '1 day', 'first_hit');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period, algorithm, storage) VALUES ('x', 1, '1 day', 'sliding_window_log', 'shared');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period, on_abort) VALUES ('x', 1, '1 day', 'keep');
+INSERT INTO distsys.rate_limit_policy (policy, quota, period, time_zone) VALUES ('x', 1, '1 day', 'Mars/Olympus');
 
 -- the edges of a limit
 SELECT distsys.rate_limit_create('edge1', quota => 9223372036854775807, period => '0.000001 s');
@@ -100,7 +112,7 @@ SELECT call, pg_temp.fails('distsys.rate_limit_create(' || call || ')') FROM (VA
     ($$'x', 1, '2147483647 days'$$), ($$'x', 1, '1 mon -29 days'$$),
     ($$'x', 1, '1 s', 0$$), ($$'x', 1, '1 s', -1$$),
     ($$'x', 9223372036854775807, '1 s'$$), ($$'x', 1, '1 s', 9223372036855$$), ($$'x', 1, '366 days', 291672$$)) v(call);
--- unknown words, known words that a later version builds, NULL where a word is needed
+-- unknown words, words that do not go together, NULL where a word is needed
 SELECT call, pg_temp.fails($$distsys.rate_limit_create('x', 1, '1 s', $$ || call || ')') FROM (VALUES
     ($$algorithm => 'tokens'$$), ($$algorithm => 'TOKEN_BUCKET'$$), ($$algorithm => ''$$), ($$algorithm => NULL$$),
     ($$algorithm => 'gcra'$$), ($$algorithm => 'sliding_window_log'$$), ($$algorithm => 'sliding_window'$$),
@@ -115,13 +127,36 @@ SELECT call, pg_temp.fails($$distsys.rate_limit_create('x', 1, '1 s', $$ || call
     ($$block_for => '0'$$), ($$block_for => '1 month'$$), ($$block_for => '10 min'$$),
     ($$quota_unit => ''$$), ($$quota_unit => NULL$$), ($$quota_unit => 'St' || chr(252) || 'ck'$$), ($$quota_unit => repeat('u', 64)$$),
     ($$if_not_exists => NULL$$),
-    -- an unknown word is told before one that is not built
-    ($$algorithm => 'gcra', mode => 'off'$$)) v(call);
+    ($$algorithm => 'sliding_window_log', storage => 'shared'$$), ($$on_abort => 'keep', storage => 'shared'$$), ($$on_abort => 'keep', mode => 'off'$$),
+    ($$algorithm => 'fixed_window', anchor => 'first_hit'$$), ($$algorithm => 'sliding_window', anchor => 'first_hit'$$),
+    ($$algorithm => 'fixed_window', burst => 1$$), ($$algorithm => 'fixed_window', burst => 2$$), ($$algorithm => 'leaky_bucket', burst => 2$$),
+    ($$algorithm => 'calendar', calendar_unit => 'minute'$$)) v(call);
+-- calendars, and the size of a log
+SELECT call, pg_temp.fails($$distsys.rate_limit_create('x', $$ || call || ')') FROM (VALUES
+    ($$1, '1 month', algorithm => 'calendar'$$), ($$1, '1 month', algorithm => 'calendar', calendar_unit => 'month'$$),
+    ($$1, '30 days', algorithm => 'calendar', calendar_unit => 'month'$$), ($$1, '1 day', algorithm => 'calendar', calendar_unit => 'month'$$),
+    ($$1, '3 months', algorithm => 'calendar'$$), ($$1, '24 h', algorithm => 'calendar'$$), ($$1, '7 days', algorithm => 'calendar', calendar_unit => 'week'$$),
+    ($$1, '12 months', algorithm => 'calendar'$$), ($$1, '1 h', algorithm => 'calendar', time_zone => 'Europe/Berlin'$$),
+    ($$1, '1 min', algorithm => 'calendar', burst => 7$$), ($$2305843009213693951, '1 year', algorithm => 'calendar'$$),
+    ($$2305843009213693952, '1 year', algorithm => 'calendar'$$),
+    ($$1000, '1 h', algorithm => 'sliding_window_log'$$), ($$1001, '1 h', algorithm => 'sliding_window_log'$$)) v(call);
+-- another algorithm leaves behind the options that are not its own
+SELECT distsys.rate_limit_create('turns', 5, '1 month', algorithm => 'calendar', time_zone => 'Europe/Berlin');
+SELECT algorithm, calendar_unit, time_zone, anchor, burst FROM distsys.rate_limit_policy WHERE policy = 'turns';
+SELECT distsys.rate_limit_alter('turns', algorithm => 'token_bucket');
+SELECT distsys.rate_limit_alter('turns', algorithm => 'token_bucket', period => '1 h', burst => 9);
+SELECT algorithm, calendar_unit, time_zone, anchor, burst FROM distsys.rate_limit_policy WHERE policy = 'turns';
+SELECT distsys.rate_limit_alter('turns', algorithm => 'fixed_window', anchor => 'first_hit');
+SELECT algorithm, calendar_unit, time_zone, anchor, burst FROM distsys.rate_limit_policy WHERE policy = 'turns';
+SELECT distsys.rate_limit_alter('turns', algorithm => 'calendar', period => '7 days');
+SELECT distsys.rate_limit_alter('turns', period => '1 day');
+SELECT algorithm, calendar_unit, period, time_zone, anchor, burst FROM distsys.rate_limit_policy WHERE policy = 'turns';
 -- alter and drop
 SELECT call, pg_temp.fails('distsys.rate_limit_' || call) FROM (VALUES
     ($$alter(NULL)$$), ($$alter('')$$), ($$alter(repeat('x', 64))$$), ($$alter('nope')$$), ($$alter('api', quota => 0)$$),
     ($$alter('api', period => '1 month')$$), ($$alter('api', burst => 0)$$), ($$alter('api', on_change => 'double')$$),
-    ($$alter('api', on_change => NULL)$$), ($$alter('api', algorithm => 'gcra')$$), ($$alter('api', storage => 'shared')$$),
+    ($$alter('api', on_change => NULL)$$), ($$alter('api', algorithm => 'gcra')$$), ($$alter('api', storage => 'shared')$$), ($$alter('api', anchor => 'first_hit')$$),
+    ($$alter('api', algorithm => 'calendar')$$),
     ($$alter('api', mode => 'off')$$), ($$alter('api', block_for => '1 s')$$),
     ($$drop(NULL)$$), ($$drop('')$$), ($$drop('nope')$$), ($$drop('api', if_exists => NULL)$$)) v(call);
 -- the hint is the call to make

@@ -1,0 +1,28 @@
+/*
+ * shared.h: the state of a limit in shared memory.
+ *
+ * No lock is held to the end of the transaction, and nothing is written to
+ * disk. A take is given back at abort when the policy says so.
+ */
+#ifndef DISTSYS_RATE_SHARED_H
+#define DISTSYS_RATE_SHARED_H
+
+#include "ratelimit/limiter.h"
+
+/* 55000 without shared_preload_libraries. */
+extern void shared_require(void);
+/*
+ * Judges the takes under their sorted partition locks by one reading of the
+ * clock. When `go` and none of them refuses, all are applied in the same critical section and
+ * their refund is registered. Fills in the answers, but for `allowed`. 22003: a charge out of range.
+ */
+extern void shared_take(RateTake *takes, int n, bool go);
+/* Judges only. */
+extern void shared_peek(RateTake *takes, int n);
+/* Takes back what shared_take() of this call has applied, whatever on_abort says: another storage failed. */
+extern void shared_undo(RateTake *takes, int n);
+extern bool shared_reset(RateTake *take);
+/* duration 0: lifts the block */
+extern bool shared_block(RateTake *take, int64 duration_us);
+
+#endif							/* DISTSYS_RATE_SHARED_H */
