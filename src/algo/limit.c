@@ -14,12 +14,11 @@ as_bucket(const LimitState *state)
 	return bucket;
 }
 
-static LimitState
-from_bucket(BucketState bucket)
+static void
+set_bucket(LimitState *state, BucketState bucket)
 {
-	LimitState	state = {bucket.credit, 0, bucket.at_us};
-
-	return state;
+	state->a = bucket.credit;
+	state->at_us = bucket.at_us;
 }
 
 bool
@@ -47,9 +46,12 @@ limit_same(const LimitRule *x, const LimitRule *y)
 LimitState
 limit_full(const LimitRule *rule, int64_t now_us)
 {
-	if (limit_is_bucket(rule->algorithm))
-		return from_bucket(bucket_full(&rule->limit, now_us));
-	return window_full(rule, now_us);
+	LimitState	state = {0, 0, now_us};
+
+	if (!limit_is_bucket(rule->algorithm))
+		return window_full(rule, now_us);
+	set_bucket(&state, bucket_full(&rule->limit, now_us));
+	return state;
 }
 
 void
@@ -64,7 +66,7 @@ limit_refill(const LimitRule *rule, LimitState *state, int64_t now_us)
 	}
 	bucket = as_bucket(state);
 	bucket_refill(&rule->limit, &bucket, now_us);
-	*state = from_bucket(bucket);
+	set_bucket(state, bucket);
 }
 
 bool
@@ -107,7 +109,7 @@ limit_charge(const LimitRule *rule, LimitState *state, int64_t cost)
 	bucket = as_bucket(state);
 	if (!bucket_charge(&rule->limit, &bucket, cost))
 		return false;
-	*state = from_bucket(bucket);
+	set_bucket(state, bucket);
 	return true;
 }
 
@@ -125,7 +127,7 @@ limit_refund(const LimitRule *rule, LimitState *state, int64_t cost)
 	}
 	bucket = as_bucket(state);
 	given = bucket_refund(&rule->limit, &bucket, cost);
-	*state = from_bucket(bucket);
+	set_bucket(state, bucket);
 	return given;
 }
 
@@ -173,20 +175,13 @@ limit_reserve(const LimitRule *rule, LimitState *state, int64_t cost, int64_t ma
 int64_t
 limit_cancel(const LimitRule *rule, LimitState *state, int64_t cost, int64_t act_at_us)
 {
-	int128_t	mine = (int128_t) cost * rule->limit.period_us;
-	int128_t	promised;
+	int128_t	promised = units_ahead(rule, state, 0) - (int128_t) (act_at_us - state->at_us) * rule->limit.quota;
 
-	if (act_at_us <= state->at_us)
-		return 0;
-	/* what was promised after it: all that is owed beyond its own time */
-	promised = units_ahead(rule, state, 0) - (int128_t) (act_at_us - state->at_us) * rule->limit.quota;
 	if (rule->algorithm == LIMIT_LEAKY_BUCKET)
-		promised -= mine;
-	if (promised < 0)
-		promised = 0;
-	if (promised >= mine)
+		promised -= (int128_t) cost * rule->limit.period_us;
+	if (act_at_us <= state->at_us || promised > 0)
 		return 0;
-	return limit_refund(rule, state, (int64_t) ((mine - promised) / rule->limit.period_us));
+	return limit_refund(rule, state, cost);
 }
 
 /* ---- a change of the rule ---- */
@@ -251,7 +246,7 @@ limit_convert(const LimitRule *from, const LimitRule *to, LimitChange change, Li
 		BucketState bucket = as_bucket(&old);
 
 		bucket_convert(&from->limit, &to->limit, change, &bucket);
-		*state = from_bucket(bucket);
+		set_bucket(state, bucket);
 	}
 	else
 	{

@@ -77,8 +77,10 @@ extern int64_t limit_turn(const LimitRule *rule, const LimitState *state, int64_
 
 /*
  * Buckets only. A reservation takes now what will be there after a delay;
- * -1: not within max_delay_us, and nothing is taken. A cancelled one
- * gives back what is not promised to later ones, in whole tokens; nothing once its time has come.
+ * -1: not within max_delay_us, and nothing is taken. A cancelled one gives back
+ * its cost while it is the last one and its time has not come, else nothing: those after
+ * it were timed by it. (Giving back a part, as golang.org/x/time/rate does, lets a few cancels in
+ * a row admit more than the bound: the last promise then acts in a bucket that has run over meanwhile.)
  */
 extern int64_t limit_reserve(const LimitRule *rule, LimitState *state, int64_t cost, int64_t max_delay_us);
 extern int64_t limit_cancel(const LimitRule *rule, LimitState *state, int64_t cost, int64_t act_at_us);
