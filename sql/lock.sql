@@ -6,7 +6,7 @@
 
 CREATE FUNCTION distsys.lock_key(name text) RETURNS bigint
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'distsys_lock_key';
-COMMENT ON FUNCTION distsys.lock_key(text) IS 'A number for pg_advisory_lock(bigint) from a name: the first 8 bytes of SHA-256, big-endian, so any client can compute it. name: 1..255 bytes. It is not the key of xact_lock(), which has a lock space of its own: the two do not exclude each other.';
+COMMENT ON FUNCTION distsys.lock_key(text) IS 'A number for pg_advisory_lock(bigint) from a name: the first 8 bytes of SHA-256, big-endian, so any client can compute it. name: 1..255 bytes. It is not the key of xact_lock(), which has a lock space of its own, unless distsys.advisory_keyspace = shared.';
 
 CREATE FUNCTION distsys.lock_name(namespace text, id bigint) RETURNS text
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'distsys_lock_name';
@@ -14,7 +14,15 @@ COMMENT ON FUNCTION distsys.lock_name(text, bigint) IS 'The two-key form of a lo
 
 CREATE FUNCTION distsys.xact_lock(name text, wait interval DEFAULT NULL) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_xact_lock';
-COMMENT ON FUNCTION distsys.xact_lock(text, interval) IS 'Locks a name to the end of the (sub)transaction. true: locked; false: wait elapsed. wait: NULL = as long as it takes (lock_timeout applies, 55P03), ''0'' = do not wait. Standby: 25006. Does not exclude against pg_advisory_xact_lock(distsys.lock_key(name)). 40001 in REPEATABLE READ and SERIALIZABLE when the lock had to be waited for: the snapshot may be older than the last holder''s commit; lock before BEGIN or use READ COMMITTED.';
+COMMENT ON FUNCTION distsys.xact_lock(text, interval) IS 'Locks a name to the end of the (sub)transaction. true: locked; false: wait elapsed. wait: NULL = as long as it takes (lock_timeout applies, 55P03), ''0'' = do not wait. Standby: 25006. It has a lock space of its own and does not exclude against pg_advisory_xact_lock(distsys.lock_key(name)), unless distsys.advisory_keyspace = shared in every session. 40001 in REPEATABLE READ and SERIALIZABLE when the snapshot does not see what the last exclusive holder has written (without preload: when the lock had to be waited for); lock before BEGIN or use READ COMMITTED, a retry alone may not help; see distsys.stale_snapshot.';
+
+CREATE FUNCTION distsys.xact_lock_shared(name text, wait interval DEFAULT NULL) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_xact_lock_shared';
+COMMENT ON FUNCTION distsys.xact_lock_shared(text, interval) IS 'xact_lock() for readers: any number of shared holders, none beside an exclusive one. Errors and 40001 as there.';
+
+CREATE FUNCTION distsys.xact_lock_all(names text[], wait interval DEFAULT NULL) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_xact_lock_all';
+COMMENT ON FUNCTION distsys.xact_lock_all(text[], interval) IS 'xact_lock() of several names, all or none: false means that wait elapsed and nothing more is locked than before. wait is for all together. In whatever order they are given (duplicates too), two such calls do not deadlock. Empty array 22023, NULL in it 22004, more than one dimension 2202E.';
 
 CREATE FUNCTION distsys.session_lock(name text, wait interval DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_session_lock';
@@ -31,6 +39,15 @@ COMMENT ON PROCEDURE distsys.session_lock_wait(text, interval, bigint) IS 'sessi
 CREATE FUNCTION distsys._lock_id(space int, name text) RETURNS bigint
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'distsys__lock_id';
 COMMENT ON FUNCTION distsys._lock_id(int, text) IS 'Internal: lock_id of the view locks for a name in a key lock space.';
+
+CREATE FUNCTION distsys._lock_names(OUT pid int, OUT space int, OUT lock_id bigint, OUT name text) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL SAFE ROWS 100 AS 'MODULE_PATHNAME', 'distsys__lock_names';
+COMMENT ON FUNCTION distsys._lock_names() IS 'Internal: the names of advisory locks that sessions have asked for last. Empty when not preloaded.';
+
+INSERT INTO distsys.access_object (profile, kind, name) VALUES
+    ('app', 'routine', 'lock_key'), ('app', 'routine', 'lock_name'), ('app', 'routine', 'xact_lock'), ('app', 'routine', 'xact_lock_shared'),
+    ('app', 'routine', 'xact_lock_all'), ('app', 'routine', 'session_lock'), ('app', 'routine', 'session_unlock'),
+    ('app', 'routine', 'session_lock_wait'), ('monitor', 'routine', '_lock_id'), ('monitor', 'routine', '_lock_names');
 
 -- Leases --------------------------------------------------------------------
 
@@ -233,31 +250,33 @@ INSERT INTO distsys.access_object (profile, kind, name) VALUES
 -- What is locked ------------------------------------------------------------
 
 CREATE VIEW distsys.locks AS
-    SELECT CASE h.space WHEN 16 THEN 'xact' WHEN 17 THEN 'session' WHEN 18 THEN 'lease' WHEN 19 THEN 'lease grant' WHEN 20 THEN 'fence'
+    SELECT CASE h.space WHEN 1 THEN 'xact' WHEN 16 THEN 'xact' WHEN 17 THEN 'session' WHEN 18 THEN 'lease' WHEN 19 THEN 'lease grant' WHEN 20 THEN 'fence'
                         WHEN 21 THEN 'token state' WHEN 22 THEN 'idempotency' WHEN 23 THEN 'rate limit' WHEN 24 THEN 'sequencer'
                         WHEN 25 THEN 'outbox group' WHEN 26 THEN 'outbox settled' WHEN 27 THEN 'configuration' WHEN 34 THEN 'semaphore' WHEN 35 THEN 'permit' WHEN 36 THEN 'permit request'
                         WHEN 37 THEN 'permit queue' ELSE 'worker' END AS kind,
-           n.name, h.lock_id, h.mode, h.granted, h.pid, a.usename, a.application_name, a.client_addr, a.state, a.xact_start,
+           coalesce(n.name, k.name) AS name, h.lock_id, h.mode, h.granted, h.pid, a.usename, a.application_name, a.client_addr, a.state, a.xact_start,
            h.waitstart AS waiting_since
     FROM (SELECT l.objsubid::int AS space, (l.classid::bigint << 32) | l.objid::bigint AS lock_id, l.mode, l.granted, l.pid, l.waitstart
           FROM pg_catalog.pg_locks l
-          WHERE l.locktype = 'advisory' AND l.objsubid BETWEEN 16 AND 37
+          WHERE l.locktype = 'advisory' AND (l.objsubid = 1 OR l.objsubid BETWEEN 16 AND 37)
             AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())) h
     LEFT JOIN (SELECT 18 AS space, distsys._lock_id(18, g.name) AS lock_id, g.name FROM distsys.lease_grant g WHERE g.slot = 0
                UNION ALL
                SELECT 20, distsys._lock_id(20, f.resource), f.resource FROM distsys.fence f) n ON n.space = h.space AND n.lock_id = h.lock_id
-    LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = h.pid;
-COMMENT ON VIEW distsys.locks IS 'Key locks of this database that are held or waited for. kind lease: RowExclusive = a pin (lease_assert) or a heartbeat, Exclusive = a grant not committed yet. kind permit, a slot of a semaphore: RowExclusive = a pin (semaphore_assert), ShareUpdateExclusive = a renewal or release, Exclusive = a grant not committed yet. name is known for leases and fences; for xact and session locks compare lock_id with distsys._lock_id(16, name) or (17, name).';
+    LEFT JOIN (SELECT m.space, m.lock_id, min(m.name) AS name FROM distsys._lock_names() m GROUP BY m.space, m.lock_id) k
+           ON k.space = h.space AND k.lock_id = h.lock_id
+    LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = h.pid
+    -- the numbers of pg_advisory_lock() only where xact_lock() uses them too: distsys.advisory_keyspace = shared
+    WHERE h.space > 1 OR k.name IS NOT NULL;
+COMMENT ON VIEW distsys.locks IS 'Key locks of this database that are held or waited for. kind lease: RowExclusive = a pin (lease_assert) or a heartbeat, Exclusive = a grant not committed yet. kind permit, a slot of a semaphore: RowExclusive = a pin (semaphore_assert), ShareUpdateExclusive = a renewal or release, Exclusive = a grant not committed yet. name is known for leases and fences, and when preloaded for the last 8 xact and session locks of each session (session locks that it holds first); for others compare lock_id with distsys._lock_id(16, name) for xact or (17, name) for session locks. pid NULL: a prepared transaction.';
 
 INSERT INTO distsys.access_object (profile, kind, name) VALUES
-    ('app', 'routine', 'lock_key'), ('app', 'routine', 'lock_name'), ('app', 'routine', 'xact_lock'), ('app', 'routine', 'session_lock'),
-    ('app', 'routine', 'session_unlock'), ('app', 'routine', 'session_lock_wait'),
     ('app', 'routine', 'lease_acquire'), ('app', 'routine', 'lease_renew'), ('app', 'routine', 'lease_release'),
     ('app', 'routine', 'lease_assert'), ('app', 'routine', 'lease_get'),
     ('app', 'routine', 'fence_pass'), ('app', 'routine', 'fence_assert'), ('app', 'routine', 'fence_current'),
     ('app', 'routine', 'token_epoch'),
     ('operator', 'routine', 'token_epoch'), ('operator', 'routine', 'token_epoch_bump'), ('operator', 'routine', 'token_advance'),
     ('monitor', 'routine', 'lease_get'), ('monitor', 'routine', 'fence_current'), ('monitor', 'routine', 'token_epoch'),
-    ('monitor', 'routine', '_leases'), ('monitor', 'routine', '_lock_id'),
+    ('monitor', 'routine', '_leases'),
     ('monitor', 'view', 'leases'), ('monitor', 'view', 'locks');
 

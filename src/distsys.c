@@ -14,6 +14,8 @@
 #include "core/stats.h"
 #include "core/waitlist.h"
 #include "core/xact.h"
+#include "lock/held_name.h"
+#include "lock/last_writer.h"
 #include "store/catalog.h"
 #include "store/sequencer.h"
 #include "worker/launcher.h"
@@ -29,6 +31,8 @@ _PG_init(void)
 	stats_init();
 	waitlist_init();
 	launcher_init();
+	held_name_init();
+	last_writer_init();
 	shmem_init();
 	xact_init();
 	keylock_init();

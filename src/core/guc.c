@@ -15,6 +15,8 @@ int			guc_max_keys_per_transaction = 1000;
 int			guc_max_function_wait = 10000;
 int			guc_lease_max_ttl = 15 * 60 * 1000;
 bool		guc_notice_in_transaction = true;
+int			guc_advisory_keyspace = ADVISORY_KEYSPACE_PRIVATE;
+int			guc_stale_snapshot = STALE_SNAPSHOT_ERROR;
 int			guc_rate_limit_wait = 100;
 int			guc_outbox_max_bytes = 1024 * 1024;
 int			guc_outbox_read_wait = 1000;
@@ -33,6 +35,19 @@ static const struct config_enum_entry durability_options[] = {
 	{"remote_write", SYNCHRONOUS_COMMIT_REMOTE_WRITE, false},
 	{"on", SYNCHRONOUS_COMMIT_ON, false},
 	{"remote_apply", SYNCHRONOUS_COMMIT_REMOTE_APPLY, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry keyspace_options[] = {
+	{"private", ADVISORY_KEYSPACE_PRIVATE, false},
+	{"shared", ADVISORY_KEYSPACE_SHARED, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry stale_snapshot_options[] = {
+	{"error", STALE_SNAPSHOT_ERROR, false},
+	{"warning", STALE_SNAPSHOT_WARNING, false},
+	{"off", STALE_SNAPSHOT_OFF, false},
 	{NULL, 0, false}
 };
 
@@ -83,6 +98,16 @@ define_behaviour(void)
 							 "Say when a lease that is acquired in a transaction block takes effect at commit only.",
 							 NULL,
 							 &guc_notice_in_transaction, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("distsys.advisory_keyspace",
+							 "Whether xact_lock(name) and pg_advisory_xact_lock(lock_key(name)) exclude each other.",
+							 "All sessions need the same value.",
+							 &guc_advisory_keyspace, ADVISORY_KEYSPACE_PRIVATE, keyspace_options,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("distsys.stale_snapshot",
+							 "What xact_lock does when the transaction's snapshot does not see who held the name before.",
+							 NULL,
+							 &guc_stale_snapshot, STALE_SNAPSHOT_ERROR, stale_snapshot_options,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("distsys.worker_enabled",
 							 "Run the housekeeping workers.",

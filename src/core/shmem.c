@@ -9,7 +9,7 @@
 
 #include "core/shmem.h"
 
-#define MAX_SEGMENTS 8
+#define MAX_SEGMENTS 16
 
 static const ShmemSegment *segments[MAX_SEGMENTS];
 static int	nsegments = 0;

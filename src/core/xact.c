@@ -14,7 +14,7 @@
 #include "core/guc.h"
 #include "core/xact.h"
 
-#define MAX_ACTIONS 8
+#define MAX_ACTIONS 16
 
 static const XactActions *actions[MAX_ACTIONS];
 static int	nactions = 0;
