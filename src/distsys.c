@@ -16,6 +16,8 @@
 #include "core/xact.h"
 #include "lock/held_name.h"
 #include "lock/last_writer.h"
+#include "lock/leader.h"
+#include "lock/lease.h"
 #include "store/catalog.h"
 #include "store/sequencer.h"
 #include "worker/launcher.h"
@@ -38,4 +40,6 @@ _PG_init(void)
 	keylock_init();
 	sequencer_init();
 	catalog_init();
+	lease_init();
+	leader_init();
 }

@@ -14,6 +14,8 @@ int			guc_durability = SYNCHRONOUS_COMMIT_ON;
 int			guc_max_keys_per_transaction = 1000;
 int			guc_max_function_wait = 10000;
 int			guc_lease_max_ttl = 15 * 60 * 1000;
+int			guc_failover_delay = -1;
+int			guc_failover_min_delay = 10 * 1000;
 bool		guc_notice_in_transaction = true;
 int			guc_advisory_keyspace = ADVISORY_KEYSPACE_PRIVATE;
 int			guc_stale_snapshot = STALE_SNAPSHOT_ERROR;
@@ -73,6 +75,16 @@ define_limits(void)
 							"Longest time to live of a lease.",
 							NULL,
 							&guc_lease_max_ttl, 15 * 60 * 1000, 100, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("distsys.failover_delay",
+							"How long after a promotion new leases, permits and terms are refused.",
+							"-1: as long as the longest ttl that the new primary knows of, at least distsys.failover_min_delay. 0: not at all.",
+							&guc_failover_delay, -1, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("distsys.failover_min_delay",
+							"Least delay after a promotion when distsys.failover_delay is -1.",
+							NULL,
+							&guc_failover_min_delay, 10 * 1000, 0, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("distsys.rate_limit_wait",
 							"How long rate_limit_take waits for another transaction that uses the same bucket.",

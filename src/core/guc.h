@@ -23,6 +23,8 @@ extern int	guc_durability;				/* a SyncCommitLevel; SYNCHRONOUS_COMMIT_OFF: do n
 extern int	guc_max_keys_per_transaction;
 extern int	guc_max_function_wait;		/* ms */
 extern int	guc_lease_max_ttl;			/* ms */
+extern int	guc_failover_delay;			/* ms after a promotion without new grants; -1: decided at the promotion */
+extern int	guc_failover_min_delay;		/* ms */
 extern bool guc_notice_in_transaction;
 extern int	guc_advisory_keyspace;		/* an AdvisoryKeyspace */
 extern int	guc_stale_snapshot;			/* a StaleSnapshot */
