@@ -52,6 +52,9 @@ boot_clock_identity(void)
 	if (identity != -1)
 		return identity;
 
+#ifndef CLOCK_BOOTTIME
+	return identity = 0;
+#endif
 	n = read_proc_file("/proc/sys/kernel/random/boot_id", boot_id, sizeof(boot_id));
 	if (n <= 0)
 		return identity = 0;
@@ -76,26 +79,29 @@ clock_wall(void)
 	return GetCurrentTimestamp() + ((int64) guc_clock_offset + guc_clock_step) * 1000;
 }
 
+#ifdef CLOCK_BOOTTIME
+#define BOOT_CLOCK CLOCK_BOOTTIME
+#else
+#define BOOT_CLOCK CLOCK_MONOTONIC
+#endif
+
+int64
+clock_boot(void)
+{
+	struct timespec ts = {0};
+
+	(void) clock_gettime(BOOT_CLOCK, &ts);
+	return (int64) ts.tv_sec * 1000000 + ts.tv_nsec / 1000 + (int64) guc_clock_offset * 1000;
+}
+
 ClockReading
 clock_read(void)
 {
 	ClockReading now;
 
 	now.wall = clock_wall();
-	now.boot = 0;
+	now.boot = clock_boot();
 	now.id = boot_clock_identity();
-#ifdef CLOCK_BOOTTIME
-	{
-		struct timespec ts;
-
-		if (now.id != 0 && clock_gettime(CLOCK_BOOTTIME, &ts) == 0)
-			now.boot = (int64) ts.tv_sec * 1000000 + ts.tv_nsec / 1000 + (int64) guc_clock_offset * 1000;
-		else
-			now.id = 0;
-	}
-#else
-	now.id = 0;
-#endif
 	return now;
 }
 

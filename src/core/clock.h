@@ -29,6 +29,8 @@ typedef struct Deadline
 
 extern ClockReading clock_read(void);
 extern TimestampTz clock_wall(void);
+/* Microseconds on a clock that nobody can set: for state that does not outlive the server. */
+extern int64 clock_boot(void);
 
 extern Deadline deadline_after(const ClockReading *now, int64 us);
 /* microseconds left; <= 0 means passed */

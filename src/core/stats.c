@@ -130,8 +130,8 @@ make_slot(const StatsName *name, uint32 hash)
 	return slot;
 }
 
-void
-stats_add(const char *domain, const char *object, const char *metric, int64 n)
+StatsCounter *
+stats_counter(const char *domain, const char *object, const char *metric)
 {
 	StatsName	name;
 	StatsSlot  *slot;
@@ -139,16 +139,28 @@ stats_add(const char *domain, const char *object, const char *metric, int64 n)
 	bool		found;
 
 	if (!shmem_available())
-		return;
+		return NULL;
 	make_name(&name, domain, object, metric);
 	hash = hash_bytes((const unsigned char *) &name, sizeof(name));
 	slot = find_slot(&name, hash, &found);
 	if (slot != NULL && !found)
 		slot = make_slot(&name, hash);
-	if (slot != NULL)
-		pg_atomic_fetch_add_u64(&slot->value, n);
-	else
+	return slot;
+}
+
+void
+stats_count(StatsCounter *counter, int64 n)
+{
+	if (counter != NULL)
+		pg_atomic_fetch_add_u64(&counter->value, n);
+	else if (shmem_available())
 		pg_atomic_fetch_add_u64(&table->overflow, 1);
+}
+
+void
+stats_add(const char *domain, const char *object, const char *metric, int64 n)
+{
+	stats_count(stats_counter(domain, object, metric), n);
 }
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__stats);

@@ -33,7 +33,7 @@ typedef struct Place
 {
 	LOCKTAG		tag;			/* locktag_type 0 and all zero: nobody */
 	uint64		ticket;
-	int64		called_at;			/* 0: not called since it last looked */
+	TimestampTz called_at;		/* 0: not called since it last looked */
 	int			priority;
 	bool		occupied;
 	bool		shared;
@@ -57,14 +57,7 @@ typedef struct WaitList
 static WaitList *list = NULL;
 static LWLockPadded *locks = NULL;
 
-typedef struct Call
-{
-	LOCKTAG		tag;
-	bool		at_commit;		/* and at abort; else at abort only */
-	bool		whole_queue;
-} Call;
-
-static Call calls[MAX_CALLS];
+static LOCKTAG calls[MAX_CALLS];
 static int	ncalls = 0;
 static bool call_everybody = false;
 
@@ -150,7 +143,7 @@ head_of(const LOCKTAG *tag)
 }
 
 static void
-call(Place *place, int64 now)
+call(Place *place, TimestampTz now)
 {
 	if (place->called_at == 0)
 		place->called_at = now;
@@ -159,7 +152,7 @@ call(Place *place, int64 now)
 
 /* Calls the first of the queue, and with a shared one every shared one up to the first who wants it alone. */
 static void
-call_head(const LOCKTAG *tag, int64 now)
+call_head(const LOCKTAG *tag, TimestampTz now)
 {
 	Place	   *head = head_of(tag);
 	Place	   *alone = NULL;
@@ -185,31 +178,18 @@ call_head(const LOCKTAG *tag, int64 now)
 	}
 }
 
-/* tag NULL: all of this database. */
-static void
-call_all(const LOCKTAG *tag, int64 now)
-{
-	for (int i = 0; i < MaxBackends; i++)
-	{
-		Place	   *place = &list->places[i];
-
-		if (tag != NULL ? waits_for(place, tag) : place->occupied && place->tag.locktag_field1 == MyDatabaseId)
-			call(place, now);
-	}
-}
-
 /* ---- waiting ---- */
 
 static void
 leave(bool pass_on)
 {
-	int64		now;
+	TimestampTz now;
 	Place	   *place;
 	LOCKTAG		tag;
 
 	if (!waitlist_available() || !my_place()->occupied)
 		return;
-	now = wait_clock();
+	now = GetCurrentTimestamp();
 	LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
 	place = my_place();
 	tag = place->tag;
@@ -233,15 +213,16 @@ copy_name(char *to, const NameArg *name)
 	to[name->len] = '\0';
 }
 
-bool
+void
 waitlist_join(const LOCKTAG *tag, const NameArg *name, const NameArg *owner, bool shared, int priority)
 {
 	static bool registered = false;
 	Label	   *label;
 	Place	   *place;
+	TimestampTz now = GetCurrentTimestamp();
 
 	if (!waitlist_available() || waits_for(my_place(), tag))
-		return false;
+		return;
 	if (!registered)
 	{
 		before_shmem_exit(leave_at_exit, (Datum) 0);
@@ -253,7 +234,7 @@ waitlist_join(const LOCKTAG *tag, const NameArg *name, const NameArg *owner, boo
 	copy_name(label->name, name);
 	copy_name(label->owner, owner);
 	label->pid = MyProcPid;
-	label->since = GetCurrentTimestamp();
+	label->since = now;
 	place = my_place();
 	place->tag = *tag;
 	place->ticket = ++list->last_ticket;
@@ -263,7 +244,6 @@ waitlist_join(const LOCKTAG *tag, const NameArg *name, const NameArg *owner, boo
 	place->occupied = true;
 	pg_atomic_fetch_add_u32(&list->waiting, 1);
 	LWLockRelease(&locks->lock);
-	return true;
 }
 
 void
@@ -281,13 +261,13 @@ waitlist_give_up(void)
 bool
 waitlist_must_wait(const LOCKTAG *tag, bool shared)
 {
-	int64		now;
+	TimestampTz now;
 	const Place *me;
 	bool		must = false;
 
 	if (nobody_waits())
 		return false;
-	now = wait_clock();
+	now = GetCurrentTimestamp();
 	LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
 	me = waits_for(my_place(), tag) ? my_place() : NULL;
 	for (int i = 0; i < MaxBackends && !must; i++)
@@ -348,79 +328,52 @@ answer_call(void)
 void
 waitlist_sleep(int64 us, WaitPoint point)
 {
-	int64		until = wait_clock() + us;
+	TimestampTz until = GetCurrentTimestamp() + us;
 
 	while (!answer_call() && us > 0)
 	{
 		wait_sleep(us, point);
-		us = until - wait_clock();
+		us = until - GetCurrentTimestamp();
 	}
 }
 
 /* ---- waking ---- */
 
-static void
-owe_call(const LOCKTAG *tag, bool at_commit, bool whole_queue)
+void
+waitlist_wake_at_end(const LOCKTAG *tag)
 {
 	if (!waitlist_available())
 		return;
 	for (int i = 0; i < ncalls; i++)
 	{
-		if (memcmp(&calls[i].tag, tag, sizeof(LOCKTAG)) != 0)
-			continue;
-		calls[i].at_commit |= at_commit;
-		calls[i].whole_queue |= whole_queue;
-		return;
+		if (memcmp(&calls[i], tag, sizeof(LOCKTAG)) == 0)
+			return;
 	}
-	if (ncalls == MAX_CALLS)
-	{
+	if (ncalls < MAX_CALLS)
+		calls[ncalls++] = *tag;
+	else
 		call_everybody = true;
-		return;
-	}
-	calls[ncalls].tag = *tag;
-	calls[ncalls].whole_queue = whole_queue;
-	calls[ncalls++].at_commit = at_commit;
-}
-
-void
-waitlist_wake_at_end(const LOCKTAG *tag)
-{
-	owe_call(tag, true, false);
-}
-
-void
-waitlist_wake_all_at_end(const LOCKTAG *tag)
-{
-	owe_call(tag, true, true);
-}
-
-void
-waitlist_wake_at_abort(const LOCKTAG *tag)
-{
-	owe_call(tag, false, false);
 }
 
 /* Called for each resource owner of the ending transaction, when all its locks are gone: the first call does it. */
 static void
 on_resource_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg)
 {
-	int64		now;
+	TimestampTz now;
 
 	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !isTopLevel || ncalls == 0)
 		return;
 	if (!nobody_waits())
 	{
-		now = wait_clock();
+		now = GetCurrentTimestamp();
 		LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
 		for (int i = 0; i < ncalls; i++)
+			call_head(&calls[i], now);
+		for (int i = 0; call_everybody && i < MaxBackends; i++)
 		{
-			if (calls[i].whole_queue)
-				call_all(&calls[i].tag, now);
-			else if (calls[i].at_commit || !isCommit)
-				call_head(&calls[i].tag, now);
+			if (list->places[i].occupied && list->places[i].tag.locktag_field1 == MyDatabaseId)
+				call(&list->places[i], now);
 		}
-		if (call_everybody)
-			call_all(NULL, now);
 		LWLockRelease(&locks->lock);
 	}
 	ncalls = 0;

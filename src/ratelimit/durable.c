@@ -11,7 +11,6 @@
 #include "core/clock.h"
 #include "ratelimit/durable.h"
 #include "ratelimit/judge.h"
-#include "ratelimit/tier.h"
 #include "store/row.h"
 
 enum
@@ -72,24 +71,6 @@ load_log(RateTake *take, Datum times)
 	make_log(take);
 	take->log.n = Min(ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)), LOG_QUOTA_MAX);
 	memcpy(take->log.times, ARR_DATA_PTR(array), take->log.n * sizeof(int64));
-}
-
-/* The policy may have been altered since it was read, by somebody who then took from this bucket. */
-static void
-reread_rule(RateTake *take, TimestampTz now)
-{
-	RatePolicy	fresh;
-
-	if (take->by_subject)
-		rate_tier_limit(&take->key, &take->policy, &fresh);
-	else
-		rate_policy_get(&take->policy, &fresh);
-	rate_policy_set_windows(&fresh, now);
-	take->config.rule = fresh.rule;
-	take->config.quota = fresh.quota;
-	take->config.period_us = fresh.period_us;
-	take->config.on_change = fresh.on_change;
-	take->config.changed_at = fresh.changed_at;
 }
 
 /* Carries the state over from the rule it was counted by. */
@@ -161,7 +142,7 @@ read_state(Relation rel, RateTake *take, HeapTuple row, TimestampTz now)
 		take->blocked_until = DatumGetTimestampTz(values[ATTR_BLOCKED_UNTIL - 1]);
 	stored_rule(values, &policy->rule, &stored);
 	if (!limit_same(&stored, &policy->rule))
-		reread_rule(take, now);
+		take_reread(take, now);
 	if (!limit_same(&stored, &policy->rule))
 	{
 		refill_by(take, &stored, Min(Max(policy->changed_at, state->at_us), now));

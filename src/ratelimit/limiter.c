@@ -63,6 +63,29 @@ take_refuses(const RateTake *take)
 	return !take->within && take->config.mode == RATE_ENFORCE;
 }
 
+static void
+read_config(const RateTake *take, RatePolicy *config)
+{
+	if (take->by_subject)
+		rate_tier_limit(&take->key, &take->policy, config);
+	else
+		rate_policy_get(&take->policy, config);
+}
+
+void
+take_reread(RateTake *take, TimestampTz now)
+{
+	RatePolicy	fresh;
+
+	read_config(take, &fresh);
+	rate_policy_set_windows(&fresh, now);
+	take->config.rule = fresh.rule;
+	take->config.quota = fresh.quota;
+	take->config.period_us = fresh.period_us;
+	take->config.on_change = fresh.on_change;
+	take->config.changed_at = fresh.changed_at;
+}
+
 /* Is the state worth a look for the answer? */
 static bool
 is_judged(const RateTake *take)
@@ -90,13 +113,11 @@ prepare(RateTake *take, int ord)
 	RatePolicy *config = &take->config;
 	bool		whole = take->verb == RATE_TAKE || take->verb == RATE_RESERVE;
 
-	if (take->by_subject)
-		rate_tier_limit(&take->key, &take->policy, config);
-	else
-		rate_policy_get(&take->policy, config);
+	read_config(take, config);
 	take->ord = ord;
 	take->row = NULL;
 	take->locked = false;
+	take->applied = 0;
 	take->stepped = false;
 	take->blocked_until = 0;
 	take->log.times = NULL;

@@ -61,7 +61,8 @@ typedef struct RateTake
 	/* internal */
 	LOCKTAG		tag;			/* durable */
 	int			ord;
-	bool		locked;			/* holds the key lock and has not written */
+	bool		locked;			/* durable: holds the key lock and has not written */
+	int64		applied;		/* shared: tokens that were taken, below 0: given back */
 	bool		stepped;		/* the clock was set back since the row was written */
 	HeapTuple	row;
 } RateTake;
@@ -70,6 +71,9 @@ typedef struct RateTake
 extern bool take_refuses(const RateTake *take);
 /* Can this limit's state matter: not disabled, unlimited, a look, or a cost that can never be? */
 extern bool take_needs_state(const RateTake *take);
+
+/* The policy may have been altered since it was read, by somebody who then used this key: its rule as of now. */
+extern void take_reread(RateTake *take, TimestampTz now);
 
 /* All or nothing. Answers stay in the order of the request. 25001, 22023 (the same limit twice), 42704; 22003 a charge out of range. */
 extern void limiter_take(RateTake *takes, int n);

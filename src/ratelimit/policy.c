@@ -11,6 +11,7 @@
 #include "core/clock.h"
 #include "core/keylock.h"
 #include "ratelimit/policy.h"
+#include "ratelimit/shared.h"
 #include "ratelimit/tier.h"
 #include "store/config.h"
 #include "store/row.h"
@@ -205,6 +206,8 @@ check_words(FunctionCallInfo fcinfo)
 {
 	check_word(fcinfo, ATTR_ALGORITHM, "algorithm", algorithms);
 	check_word(fcinfo, ATTR_STORAGE, "storage", storages);
+	if (!PG_ARGISNULL(ARG(ATTR_STORAGE)) && arg_word(fcinfo, ARG(ATTR_STORAGE), "storage", storages) == 1)
+		shared_require();
 	check_word(fcinfo, ATTR_ON_ABORT, "on_abort", on_aborts);
 	check_word(fcinfo, ATTR_ON_RESTART, "on_restart", on_restarts);
 	check_word(fcinfo, ATTR_ON_ERROR, "on_error", on_errors);

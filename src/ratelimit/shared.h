@@ -9,6 +9,8 @@
 
 #include "ratelimit/limiter.h"
 
+extern void shared_init(void);	/* before shmem_init() */
+
 /* 55000 without shared_preload_libraries. */
 extern void shared_require(void);
 /*

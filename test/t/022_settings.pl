@@ -10,7 +10,7 @@ $node->init;
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'distsys'\n");
 $node->start;
 
-my %context = (user => 'session', superuser => 'superuser', sighup => 'reload');
+my %context = (user => 'session', superuser => 'superuser', sighup => 'reload', postmaster => 'start');
 my $page    = slurp_file('docs/settings.md');
 my $rows    = $node->safe_psql('postgres',
 	"SELECT substr(name, 9), current_setting(name), context FROM pg_settings WHERE name LIKE 'distsys.%' ORDER BY 1");

@@ -1,0 +1,151 @@
+/*
+ * shared_refund.c: the refunds that a transaction owes, see shared_refund.h.
+ *
+ * One list for the transaction; marks say where the part of each subtransaction begins. A backend that is
+ * terminated inside a transaction runs its exit hooks before the abort callback: the hook
+ * gives all back and empties the list.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+
+#include "core/xact.h"
+#include "ratelimit/shared_refund.h"
+#include "ratelimit/shared_rule.h"
+
+static SharedRefund *owed = NULL;
+static int	nowed = 0;
+static int	max_owed = 0;
+static XactMarks marks;
+
+/* Is what was taken at `then` out of sight at `now`? The window that it was counted in is over. */
+static bool
+window_is_over(const LimitRule *rule, int64 then, int64 now)
+{
+	int64		period = rule->limit.period_us;
+
+	if (limit_is_bucket(rule->algorithm))
+		return false;
+	if (rule->algorithm == LIMIT_CALENDAR)
+		return then < rule->window[0] || (then < rule->window[1] && now >= rule->window[1]);
+	if (rule->first_hit)
+		return now - then >= period;
+	return (then - rule->origin_us) / period != (now - rule->origin_us) / period;
+}
+
+void
+shared_refund_give(const SharedRefund *refund)
+{
+	int			partition = shmap_partition(&refund->key);
+	int64		now = shared_now();
+	SharedEntry *entry;
+
+	shmap_lock(&shared_map, partition, LW_EXCLUSIVE);
+	entry = shmap_find(&shared_map, &refund->key);
+	/* no entry: the limit is full */
+	if (entry != NULL && entry->kind == SHARED_LIMIT)
+	{
+		const LimitRule *rule = shared_rule_of(entry->rule);
+		LimitState *state = &entry->u.limit.state;
+
+		limit_refill(rule, state, now);
+		if (!window_is_over(rule, refund->at_us, now))
+		{
+			if (refund->amount > 0)
+				(void) limit_refund(rule, state, refund->amount);
+			else
+				(void) limit_charge(rule, state, -refund->amount);
+		}
+	}
+	shmap_unlock(&shared_map, partition);
+}
+
+/* From the newest on down to `from`. */
+static void
+give_back(int from)
+{
+	while (nowed > from)
+	{
+		nowed--;
+		shared_refund_give(&owed[nowed]);
+	}
+}
+
+static void
+give_back_at_exit(int code, Datum arg)
+{
+	LWLockReleaseAll();
+	give_back(0);
+}
+
+void
+shared_refund_reserve(int n)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		before_shmem_exit(give_back_at_exit, (Datum) 0);
+		registered = true;
+	}
+	if (nowed + n > max_owed)
+	{
+		int			size = Max(Max(16, max_owed * 2), nowed + n);
+
+		owed = owed == NULL ?
+			MemoryContextAlloc(TopMemoryContext, size * sizeof(SharedRefund)) :
+			repalloc_huge(owed, size * sizeof(SharedRefund));
+		max_owed = size;
+	}
+	xact_mark(&marks, nowed);
+}
+
+void
+shared_refund_note(const SharedRefund *refund)
+{
+	Assert(nowed < max_owed);
+	owed[nowed++] = *refund;
+}
+
+static void
+refuse_prepare(void)
+{
+	if (nowed > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction that has taken from a shared rate limit with on_abort = 'refund'"),
+				 errdetail("The server does not tell an extension of a ROLLBACK PREPARED."),
+				 errhint("Take the limit as its own statement before BEGIN, or use on_abort => 'keep'.")));
+}
+
+static void
+refund_end(bool committed)
+{
+	if (!committed)
+		give_back(0);
+	nowed = 0;
+	xact_marks_clear(&marks);
+}
+
+static void
+refund_sub_end(bool committed, int nest_level)
+{
+	int64		before;
+
+	if (xact_marks_sub_end(&marks, committed, nest_level, &before))
+		give_back((int) before);
+}
+
+static const XactActions actions = {
+	.pre_prepare = refuse_prepare,
+	.end = refund_end,
+	.sub_end = refund_sub_end
+};
+
+void
+shared_refund_init(void)
+{
+	xact_register(&actions);
+}

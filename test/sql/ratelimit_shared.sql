@@ -1,0 +1,157 @@
+-- Limits in shared memory. Without shared_preload_libraries there are none: the other expected file.
+\set VERBOSITY sqlstate
+SET client_min_messages = warning;
+
+CREATE FUNCTION pg_temp.fails(call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    hint text;
+BEGIN
+    EXECUTE 'SELECT ' || call;
+    RETURN 'no error';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+    RETURN SQLSTATE || CASE WHEN hint <> '' THEN ', hint' ELSE '' END;
+END
+$$;
+
+SELECT current_setting('shared_preload_libraries') LIKE '%distsys%' AS preload \gset
+\if :preload
+\else
+-- a policy can come with a dump; taking says what is missing
+SELECT pg_temp.fails($$distsys.rate_limit_create('sh', quota => 5, period => '10 h', storage => 'shared')$$);
+INSERT INTO distsys.rate_limit_policy (policy, quota, period, storage) VALUES ('sh', 5, '10 h', 'shared');
+SELECT call, pg_temp.fails(format('distsys.rate_limit_%s', call))
+FROM unnest(ARRAY[$$take('sh', 'k')$$, $$peek('sh', 'k')$$, $$take_or_raise('sh', 'k')$$, $$http('{sh}', '{k}')$$, $$reset('sh', 'k')$$]) call;
+SELECT distsys.rate_limit_drop('sh');
+\quit
+\endif
+
+SELECT distsys.rate_limit_create('sh', quota => 5, period => '10 h', storage => 'shared');
+SELECT distsys.rate_limit_create('sh_refund', quota => 5, period => '10 h', storage => 'shared', on_abort => 'refund');
+
+-- as a durable one
+SELECT allowed, reason, policy, key, quota, remaining, retry_after, retry_after_s, reset_after, next_after, within,
+       decided_at BETWEEN clock_timestamp() - interval '1 min' AND clock_timestamp() + interval '1 s' AS decided
+FROM distsys.rate_limit_peek('sh', 'k');
+SELECT allowed, reason, remaining, retry_after, within FROM distsys.rate_limit_take('sh', 'k');
+SELECT allowed, reason, remaining, retry_after, within FROM distsys.rate_limit_take('sh', 'k', 4);
+SELECT allowed, reason, remaining, retry_after BETWEEN '1 h 59 min' AND '2 h' AS retry, within FROM distsys.rate_limit_take('sh', 'k');
+SELECT allowed, reason, remaining, retry_after, within FROM distsys.rate_limit_take('sh', 'k', 6);
+SELECT allowed, reason, remaining FROM distsys.rate_limit_take('sh', 'other');
+SELECT allowed, remaining FROM distsys.rate_limit_peek('sh', 'k', 0);
+
+-- time passes
+SET distsys.clock_offset = '2 h';
+SELECT allowed, remaining FROM distsys.rate_limit_take('sh', 'k');
+SET distsys.clock_offset = '30 h';
+SELECT remaining, reset_after FROM distsys.rate_limit_peek('sh', 'k');
+RESET distsys.clock_offset;
+-- a step of the wall clock changes nothing
+SELECT distsys.rate_limit_reset('sh', 'k'), distsys.rate_limit_reset('sh', 'k');
+SELECT remaining FROM distsys.rate_limit_take('sh', 'k', 3);
+SET distsys.clock_step = '3 h';
+SELECT remaining, decided_at > clock_timestamp() + interval '2 h 59 min' AS later FROM distsys.rate_limit_take('sh', 'k');
+SET distsys.clock_step = '-3 h';
+SELECT remaining, decided_at < clock_timestamp() - interval '2 h 59 min' AS earlier FROM distsys.rate_limit_take('sh', 'k');
+RESET distsys.clock_step;
+SELECT allowed, remaining FROM distsys.rate_limit_take('sh', 'k');
+
+-- kept at rollback unless the policy says refund
+BEGIN;
+SELECT remaining FROM distsys.rate_limit_take('sh', 'kept', 2);
+SELECT remaining FROM distsys.rate_limit_take('sh_refund', 'a', 2);
+ROLLBACK;
+SELECT remaining FROM distsys.rate_limit_peek('sh', 'kept');
+SELECT remaining FROM distsys.rate_limit_peek('sh_refund', 'a');
+-- savepoints: exactly once, whatever the depth
+BEGIN;
+SELECT remaining FROM distsys.rate_limit_take('sh_refund', 'a');
+SAVEPOINT one;
+SELECT remaining FROM distsys.rate_limit_take('sh_refund', 'a');
+SAVEPOINT two;
+SELECT remaining FROM distsys.rate_limit_take('sh_refund', 'a');
+RELEASE two;
+SELECT remaining FROM distsys.rate_limit_peek('sh_refund', 'a');
+ROLLBACK TO one;
+SELECT remaining FROM distsys.rate_limit_peek('sh_refund', 'a');
+SELECT remaining FROM distsys.rate_limit_take('sh_refund', 'a');
+RELEASE one;
+COMMIT;
+SELECT remaining FROM distsys.rate_limit_peek('sh_refund', 'a');
+DO $$
+BEGIN
+    PERFORM distsys.rate_limit_take('sh_refund', 'a');
+    BEGIN
+        PERFORM distsys.rate_limit_take('sh_refund', 'a', 2);
+        RAISE EXCEPTION 'no';
+    EXCEPTION WHEN raise_exception THEN
+        NULL;
+    END;
+END
+$$;
+SELECT remaining FROM distsys.rate_limit_peek('sh_refund', 'a');
+-- an error in a statement of its own
+SELECT 1 / remaining::int * 0 / 0 FROM distsys.rate_limit_take('sh_refund', 'a');
+SELECT remaining FROM distsys.rate_limit_peek('sh_refund', 'a');
+-- two-phase commit: not with a pending refund
+BEGIN;
+SELECT remaining FROM distsys.rate_limit_take('sh_refund', 'a');
+PREPARE TRANSACTION 'refund';
+SELECT remaining FROM distsys.rate_limit_peek('sh_refund', 'a');
+BEGIN;
+SELECT remaining FROM distsys.rate_limit_take('sh', 'prepared');
+PREPARE TRANSACTION 'keep';
+ROLLBACK PREPARED 'keep';
+SELECT remaining FROM distsys.rate_limit_peek('sh', 'prepared');
+
+-- works in a READ ONLY transaction, which a durable take does not
+BEGIN READ ONLY;
+SELECT allowed, remaining FROM distsys.rate_limit_take('sh', 'readonly');
+COMMIT;
+
+-- together with a durable limit: all or nothing
+SELECT distsys.rate_limit_create('sh_durable', quota => 5, period => '10 h');
+SELECT allowed, status, violated FROM distsys.rate_limit_http('{sh,sh_durable,sh_refund}', '{m,m,m}', '{2,2,2}');
+SELECT allowed, status, violated FROM distsys.rate_limit_http('{sh,sh_durable,sh_refund}', '{m,m,m}', '{2,4,2}');
+SELECT allowed, status, violated FROM distsys.rate_limit_http('{sh,sh_durable,sh_refund}', '{m,m,m}', '{4,2,4}');
+SELECT p, remaining FROM unnest('{sh,sh_durable,sh_refund}'::text[]) p, distsys.rate_limit_peek(p, 'm');
+BEGIN;
+SELECT allowed FROM distsys.rate_limit_http('{sh,sh_durable,sh_refund}', '{m,m,m}');
+ROLLBACK;
+SELECT p, remaining FROM unnest('{sh,sh_durable,sh_refund}'::text[]) p, distsys.rate_limit_peek(p, 'm');
+BEGIN READ ONLY;
+SELECT allowed FROM distsys.rate_limit_http('{sh,sh_durable}', '{m,m}');
+ROLLBACK;
+SELECT remaining FROM distsys.rate_limit_peek('sh', 'm');
+
+-- a change of the policy
+SELECT distsys.rate_limit_create('sh_change', quota => 10, period => '10 h', storage => 'shared');
+SELECT remaining FROM distsys.rate_limit_take('sh_change', 'k', 5);
+SELECT distsys.rate_limit_alter('sh_change', quota => 20);
+SELECT quota, remaining FROM distsys.rate_limit_peek('sh_change', 'k');
+SELECT distsys.rate_limit_alter('sh_change', quota => 10, on_change => 'as_is');
+SELECT quota, remaining FROM distsys.rate_limit_take('sh_change', 'k', 3);
+SELECT distsys.rate_limit_alter('sh_change', quota => 12, on_change => 'additive');
+SELECT quota, remaining FROM distsys.rate_limit_take('sh_change', 'k', 0);
+UPDATE distsys.rate_limit_policy SET quota = 30, on_change = 'reset' WHERE policy = 'sh_change';
+SELECT quota, remaining FROM distsys.rate_limit_take('sh_change', 'k');
+
+-- shadow and disabled
+SELECT distsys.rate_limit_alter('sh_change', mode => 'shadow');
+SELECT allowed, within, reason FROM distsys.rate_limit_take('sh_change', 'k', 30);
+SELECT distsys.rate_limit_alter('sh_change', mode => 'disabled');
+SELECT allowed, within, reason FROM distsys.rate_limit_take('sh_change', 'k', 30);
+
+-- every other algorithm with a state of fixed size
+SELECT distsys.rate_limit_create('sh_' || a, quota => 5, period => '10 h', algorithm => a, storage => 'shared')
+FROM unnest('{gcra,leaky_bucket,fixed_window,sliding_window}'::text[]) a;
+SELECT distsys.rate_limit_create('sh_calendar', quota => 5, period => '1 year', algorithm => 'calendar', calendar_unit => 'year', storage => 'shared');
+SELECT a, t.remaining, (SELECT reason FROM distsys.rate_limit_take('sh_' || a, 'k', CASE WHEN t.allowed THEN 3 END)),
+       (SELECT remaining FROM distsys.rate_limit_peek('sh_' || a, 'k'))
+FROM unnest('{gcra,leaky_bucket,fixed_window,sliding_window,calendar}'::text[]) a, distsys.rate_limit_take('sh_' || a, 'k', 3) t;
+-- errors
+SELECT call, pg_temp.fails('distsys.rate_limit_' || call) FROM unnest(ARRAY[
+    $$take('sh', NULL)$$, $$take('sh', '')$$, $$take('sh', 'k', -1)$$, $$take('sh', repeat('k', 256))$$, $$take_or_raise('sh', 'k', 5)$$,
+    $$create('x', quota => 5, period => '1 s', algorithm => 'sliding_window_log', storage => 'shared')$$]) call;
+
+SELECT count(distsys.rate_limit_drop(policy)) FROM distsys.rate_limit_policy WHERE policy LIKE 'sh%';
