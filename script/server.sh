@@ -4,6 +4,8 @@
 #   as_user COMMAND ...    runs it as the unprivileged user that servers and tests run as
 #   server_start DIR [preload [SETTING]]   initdb and start in DIR (Unix socket in DIR, no TCP)
 #   server_stop DIR
+#   server_private DIR     builds the extension and installs it beside a copy of the server's programs in DIR;
+#                          sets bindir to those: nothing of the machine's PostgreSQL is changed
 #
 # As root everything of a server runs as the user "postgres", which the server's package has made.
 
@@ -40,4 +42,26 @@ server_start() (
 
 server_stop() {
 	(cd "$1" && as_user "$bindir/pg_ctl" -D "$1/data" -m immediate -w stop) >/dev/null 2>&1 || true
+}
+
+# The server finds its files relative to its program, so a copy of the programs beside links to the rest is a server of
+# its own, and what is installed there does not touch the machine's.
+server_private() {
+	local dir=$1 share folder target
+	share=$("$pg_config" --sharedir)
+	mkdir -p "$dir/pg$bindir" "$dir/build"
+	cp -L "$bindir"/{postgres,initdb,pg_ctl} "$dir/pg$bindir/"
+	ln -s "$bindir"/pg_basebackup "$dir/pg$bindir/"
+	for folder in "$("$pg_config" --pkglibdir)" "$share" "$share/extension"; do
+		rm -f "$dir/pg$folder"
+		mkdir -p "$dir/pg$folder"
+		ln -s "$folder"/* "$dir/pg$folder/"
+		rm -f "$dir/pg$folder"/distsys* "$dir/pg$folder/bitcode"
+	done
+	cp -R Makefile distsys.control sql src "$dir/build"
+	find "$dir/build" -name '*.o' -delete
+	for target in all install; do
+		make -C "$dir/build" -s -j2 PG_CONFIG="$pg_config" with_llvm=no DESTDIR="$dir/pg" "$target" >"$dir/build.log" 2>&1 || { tail -30 "$dir/build.log" >&2; return 1; }
+	done
+	bindir=$dir/pg$bindir
 }

@@ -43,7 +43,11 @@ CREATE TABLE distsys.token_state (
     system      bigint NOT NULL,
     database    bigint NOT NULL,
     relation    bigint NOT NULL,
-    lease_floor bigint NOT NULL
+    lease_floor bigint NOT NULL,
+    promoted_at timestamptz NOT NULL,
+    promoted_boot bigint NOT NULL,
+    promoted_clock bigint NOT NULL,
+    longest_ttl_us bigint NOT NULL
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE distsys.token_state IS 'Internal: one row, the epoch of fencing tokens (base + timeline) and the identity it was decided for. A database that was restored or copied differs in the identity; its epoch jumps and its leases are expired.';
 SELECT pg_catalog.pg_extension_config_dump('distsys.token_state', '');

@@ -14,6 +14,10 @@
 #include "core/stats.h"
 #include "core/waitlist.h"
 #include "core/xact.h"
+#include "lock/held_name.h"
+#include "lock/last_writer.h"
+#include "lock/leader.h"
+#include "lock/lease.h"
 #include "ratelimit/shared.h"
 #include "store/catalog.h"
 #include "store/sequencer.h"
@@ -31,9 +35,13 @@ _PG_init(void)
 	waitlist_init();
 	shared_init();
 	launcher_init();
+	held_name_init();
+	last_writer_init();
 	shmem_init();
 	xact_init();
 	keylock_init();
 	sequencer_init();
 	catalog_init();
+	lease_init();
+	leader_init();
 }

@@ -11,6 +11,7 @@
 /* locks */
 #define ERRCODE_SD_FENCING_TOKEN_STALE MAKE_SQLSTATE('S', 'D', '0', '0', '1')
 #define ERRCODE_SD_LEASE_NOT_HELD MAKE_SQLSTATE('S', 'D', '0', '0', '2')
+#define ERRCODE_SD_WOULD_DEADLOCK MAKE_SQLSTATE('S', 'D', '0', '0', '4')
 
 /* idempotency */
 #define ERRCODE_SD_IDEMPOTENCY_IN_PROGRESS MAKE_SQLSTATE('S', 'D', '1', '0', '1')

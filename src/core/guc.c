@@ -15,7 +15,11 @@ int			guc_durability = SYNCHRONOUS_COMMIT_ON;
 int			guc_max_keys_per_transaction = 1000;
 int			guc_max_function_wait = 10000;
 int			guc_lease_max_ttl = 15 * 60 * 1000;
+int			guc_failover_delay = -1;
+int			guc_failover_min_delay = 10 * 1000;
 bool		guc_notice_in_transaction = true;
+int			guc_advisory_keyspace = ADVISORY_KEYSPACE_PRIVATE;
+int			guc_stale_snapshot = STALE_SNAPSHOT_ERROR;
 int			guc_rate_limit_wait = 100;
 int			guc_rate_limit_shared_keys = 100000;
 int			guc_outbox_max_bytes = 1024 * 1024;
@@ -35,6 +39,19 @@ static const struct config_enum_entry durability_options[] = {
 	{"remote_write", SYNCHRONOUS_COMMIT_REMOTE_WRITE, false},
 	{"on", SYNCHRONOUS_COMMIT_ON, false},
 	{"remote_apply", SYNCHRONOUS_COMMIT_REMOTE_APPLY, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry keyspace_options[] = {
+	{"private", ADVISORY_KEYSPACE_PRIVATE, false},
+	{"shared", ADVISORY_KEYSPACE_SHARED, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry stale_snapshot_options[] = {
+	{"error", STALE_SNAPSHOT_ERROR, false},
+	{"warning", STALE_SNAPSHOT_WARNING, false},
+	{"off", STALE_SNAPSHOT_OFF, false},
 	{NULL, 0, false}
 };
 
@@ -60,6 +77,16 @@ define_limits(void)
 							"Longest time to live of a lease.",
 							NULL,
 							&guc_lease_max_ttl, 15 * 60 * 1000, 100, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("distsys.failover_delay",
+							"How long after a promotion new leases, permits and terms are refused.",
+							"-1: as long as the longest ttl that the new primary knows of, at least distsys.failover_min_delay. 0: not at all.",
+							&guc_failover_delay, -1, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("distsys.failover_min_delay",
+							"Least delay after a promotion when distsys.failover_delay is -1.",
+							NULL,
+							&guc_failover_min_delay, 10 * 1000, 0, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("distsys.rate_limit_wait",
 							"How long rate_limit_take waits for another transaction that uses the same bucket.",
@@ -91,6 +118,16 @@ define_behaviour(void)
 							 "Say when a lease that is acquired in a transaction block takes effect at commit only.",
 							 NULL,
 							 &guc_notice_in_transaction, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("distsys.advisory_keyspace",
+							 "Whether xact_lock(name) and pg_advisory_xact_lock(lock_key(name)) exclude each other.",
+							 "All sessions need the same value.",
+							 &guc_advisory_keyspace, ADVISORY_KEYSPACE_PRIVATE, keyspace_options,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("distsys.stale_snapshot",
+							 "What xact_lock does when the transaction's snapshot does not see who held the name before.",
+							 NULL,
+							 &guc_stale_snapshot, STALE_SNAPSHOT_ERROR, stale_snapshot_options,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("distsys.worker_enabled",
 							 "Run the housekeeping workers.",

@@ -4,11 +4,30 @@
 #ifndef DISTSYS_GUC_H
 #define DISTSYS_GUC_H
 
+/* Which numbers xact_lock uses. */
+typedef enum AdvisoryKeyspace
+{
+	ADVISORY_KEYSPACE_PRIVATE,
+	ADVISORY_KEYSPACE_SHARED	/* those of pg_advisory_xact_lock(bigint) */
+} AdvisoryKeyspace;
+
+/* What xact_lock does about a snapshot that does not see the holder before. */
+typedef enum StaleSnapshot
+{
+	STALE_SNAPSHOT_ERROR,
+	STALE_SNAPSHOT_WARNING,
+	STALE_SNAPSHOT_OFF
+} StaleSnapshot;
+
 extern int	guc_durability;				/* a SyncCommitLevel; SYNCHRONOUS_COMMIT_OFF: do not force */
 extern int	guc_max_keys_per_transaction;
 extern int	guc_max_function_wait;		/* ms */
 extern int	guc_lease_max_ttl;			/* ms */
+extern int	guc_failover_delay;			/* ms after a promotion without new grants; -1: decided at the promotion */
+extern int	guc_failover_min_delay;		/* ms */
 extern bool guc_notice_in_transaction;
+extern int	guc_advisory_keyspace;		/* an AdvisoryKeyspace */
+extern int	guc_stale_snapshot;			/* a StaleSnapshot */
 extern int	guc_rate_limit_wait;		/* ms */
 extern int	guc_rate_limit_shared_keys;	/* entries of the shared memory map */
 extern int	guc_outbox_max_bytes;		/* bytes of one payload */

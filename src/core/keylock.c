@@ -247,6 +247,12 @@ keylock_session_wait(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us)
 	return locked || LockHeldByMe(tag, mode, false);
 }
 
+bool
+keylock_conflicts(const LOCKTAG *tag, LOCKMODE mode)
+{
+	return VirtualTransactionIdIsValid(*GetLockConflicts(tag, mode, NULL));
+}
+
 static void
 wait_for_holder(void *arg)
 {

@@ -58,6 +58,8 @@ extern bool keylock_wait(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us);
 /* How many more this transaction may hold: for work in batches. */
 extern int	keylock_room(void);
 extern void keylock_release(const LOCKTAG *tag, LOCKMODE mode);
+/* Does another transaction hold a lock that conflicts with `mode`? Takes nothing. */
+extern bool keylock_conflicts(const LOCKTAG *tag, LOCKMODE mode);
 /* Waits until those who hold a lock that conflicts with `mode` have ended their transactions, without queueing for the lock. false: time is up. */
 extern bool keylock_wait_for_holders(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us);
 

@@ -6,6 +6,7 @@
 #include <limits.h>
 
 #include "compat.h"
+#include "portability/instr_time.h"
 #include "storage/latch.h"
 #include "utils/wait_event.h"
 
@@ -19,6 +20,15 @@ static const char *const wait_names[WAIT_COUNT] = {
 	[WAIT_WORKER] = "DistsysWorker",
 	[WAIT_SEMAPHORE] = "DistsysSemaphore"
 };
+
+int64
+wait_clock(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return (int64) INSTR_TIME_GET_MICROSEC(now);
+}
 
 void
 wait_latch(int64 us, WaitPoint point)

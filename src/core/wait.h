@@ -16,6 +16,8 @@ typedef enum WaitPoint
 	WAIT_COUNT
 } WaitPoint;
 
+/* Microseconds on a clock that nobody can set: for how long something has been waited for. */
+extern int64 wait_clock(void);
 /* Sleeps for at most `us` microseconds; may return early. Raises on cancel. */
 extern void wait_sleep(int64 us, WaitPoint point);
 /* The same inside a worker's main loop: without CHECK_FOR_INTERRUPTS. */

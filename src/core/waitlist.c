@@ -33,7 +33,7 @@ typedef struct Place
 {
 	LOCKTAG		tag;			/* locktag_type 0 and all zero: nobody */
 	uint64		ticket;
-	TimestampTz called_at;		/* 0: not called since it last looked */
+	int64		called_at;			/* 0: not called since it last looked */
 	int			priority;
 	bool		occupied;
 	bool		shared;
@@ -57,7 +57,14 @@ typedef struct WaitList
 static WaitList *list = NULL;
 static LWLockPadded *locks = NULL;
 
-static LOCKTAG calls[MAX_CALLS];
+typedef struct Call
+{
+	LOCKTAG		tag;
+	bool		at_commit;		/* and at abort; else at abort only */
+	bool		whole_queue;
+} Call;
+
+static Call calls[MAX_CALLS];
 static int	ncalls = 0;
 static bool call_everybody = false;
 
@@ -143,7 +150,7 @@ head_of(const LOCKTAG *tag)
 }
 
 static void
-call(Place *place, TimestampTz now)
+call(Place *place, int64 now)
 {
 	if (place->called_at == 0)
 		place->called_at = now;
@@ -152,7 +159,7 @@ call(Place *place, TimestampTz now)
 
 /* Calls the first of the queue, and with a shared one every shared one up to the first who wants it alone. */
 static void
-call_head(const LOCKTAG *tag, TimestampTz now)
+call_head(const LOCKTAG *tag, int64 now)
 {
 	Place	   *head = head_of(tag);
 	Place	   *alone = NULL;
@@ -178,18 +185,31 @@ call_head(const LOCKTAG *tag, TimestampTz now)
 	}
 }
 
+/* tag NULL: all of this database. */
+static void
+call_all(const LOCKTAG *tag, int64 now)
+{
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		Place	   *place = &list->places[i];
+
+		if (tag != NULL ? waits_for(place, tag) : place->occupied && place->tag.locktag_field1 == MyDatabaseId)
+			call(place, now);
+	}
+}
+
 /* ---- waiting ---- */
 
 static void
 leave(bool pass_on)
 {
-	TimestampTz now;
+	int64		now;
 	Place	   *place;
 	LOCKTAG		tag;
 
 	if (!waitlist_available() || !my_place()->occupied)
 		return;
-	now = GetCurrentTimestamp();
+	now = wait_clock();
 	LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
 	place = my_place();
 	tag = place->tag;
@@ -213,16 +233,15 @@ copy_name(char *to, const NameArg *name)
 	to[name->len] = '\0';
 }
 
-void
+bool
 waitlist_join(const LOCKTAG *tag, const NameArg *name, const NameArg *owner, bool shared, int priority)
 {
 	static bool registered = false;
 	Label	   *label;
 	Place	   *place;
-	TimestampTz now = GetCurrentTimestamp();
 
 	if (!waitlist_available() || waits_for(my_place(), tag))
-		return;
+		return false;
 	if (!registered)
 	{
 		before_shmem_exit(leave_at_exit, (Datum) 0);
@@ -234,7 +253,7 @@ waitlist_join(const LOCKTAG *tag, const NameArg *name, const NameArg *owner, boo
 	copy_name(label->name, name);
 	copy_name(label->owner, owner);
 	label->pid = MyProcPid;
-	label->since = now;
+	label->since = GetCurrentTimestamp();
 	place = my_place();
 	place->tag = *tag;
 	place->ticket = ++list->last_ticket;
@@ -244,6 +263,7 @@ waitlist_join(const LOCKTAG *tag, const NameArg *name, const NameArg *owner, boo
 	place->occupied = true;
 	pg_atomic_fetch_add_u32(&list->waiting, 1);
 	LWLockRelease(&locks->lock);
+	return true;
 }
 
 void
@@ -261,13 +281,13 @@ waitlist_give_up(void)
 bool
 waitlist_must_wait(const LOCKTAG *tag, bool shared)
 {
-	TimestampTz now;
+	int64		now;
 	const Place *me;
 	bool		must = false;
 
 	if (nobody_waits())
 		return false;
-	now = GetCurrentTimestamp();
+	now = wait_clock();
 	LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
 	me = waits_for(my_place(), tag) ? my_place() : NULL;
 	for (int i = 0; i < MaxBackends && !must; i++)
@@ -328,52 +348,79 @@ answer_call(void)
 void
 waitlist_sleep(int64 us, WaitPoint point)
 {
-	TimestampTz until = GetCurrentTimestamp() + us;
+	int64		until = wait_clock() + us;
 
 	while (!answer_call() && us > 0)
 	{
 		wait_sleep(us, point);
-		us = until - GetCurrentTimestamp();
+		us = until - wait_clock();
 	}
 }
 
 /* ---- waking ---- */
 
-void
-waitlist_wake_at_end(const LOCKTAG *tag)
+static void
+owe_call(const LOCKTAG *tag, bool at_commit, bool whole_queue)
 {
 	if (!waitlist_available())
 		return;
 	for (int i = 0; i < ncalls; i++)
 	{
-		if (memcmp(&calls[i], tag, sizeof(LOCKTAG)) == 0)
-			return;
+		if (memcmp(&calls[i].tag, tag, sizeof(LOCKTAG)) != 0)
+			continue;
+		calls[i].at_commit |= at_commit;
+		calls[i].whole_queue |= whole_queue;
+		return;
 	}
-	if (ncalls < MAX_CALLS)
-		calls[ncalls++] = *tag;
-	else
+	if (ncalls == MAX_CALLS)
+	{
 		call_everybody = true;
+		return;
+	}
+	calls[ncalls].tag = *tag;
+	calls[ncalls].whole_queue = whole_queue;
+	calls[ncalls++].at_commit = at_commit;
+}
+
+void
+waitlist_wake_at_end(const LOCKTAG *tag)
+{
+	owe_call(tag, true, false);
+}
+
+void
+waitlist_wake_all_at_end(const LOCKTAG *tag)
+{
+	owe_call(tag, true, true);
+}
+
+void
+waitlist_wake_at_abort(const LOCKTAG *tag)
+{
+	owe_call(tag, false, false);
 }
 
 /* Called for each resource owner of the ending transaction, when all its locks are gone: the first call does it. */
 static void
 on_resource_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg)
 {
-	TimestampTz now;
+	int64		now;
 
 	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !isTopLevel || ncalls == 0)
 		return;
 	if (!nobody_waits())
 	{
-		now = GetCurrentTimestamp();
+		now = wait_clock();
 		LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
 		for (int i = 0; i < ncalls; i++)
-			call_head(&calls[i], now);
-		for (int i = 0; call_everybody && i < MaxBackends; i++)
 		{
-			if (list->places[i].occupied && list->places[i].tag.locktag_field1 == MyDatabaseId)
-				call(&list->places[i], now);
+			if (calls[i].whole_queue)
+				call_all(&calls[i].tag, now);
+			else if (calls[i].at_commit || !isCommit)
+				call_head(&calls[i].tag, now);
 		}
+		if (call_everybody)
+			call_all(NULL, now);
 		LWLockRelease(&locks->lock);
 	}
 	ncalls = 0;

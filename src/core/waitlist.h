@@ -18,8 +18,11 @@
 extern void waitlist_init(void);	/* before shmem_init() */
 extern bool waitlist_available(void);
 
-/* Joins the queue of tag, or keeps its place there. Shared waiters of one tag may go together. Higher priority goes first. */
-extern void waitlist_join(const LOCKTAG *tag, const NameArg *name, const NameArg *owner, bool shared, int priority);
+/*
+ * Joins the queue of tag, or keeps its place there. Shared waiters of one tag may go together. Higher priority goes first.
+ * true: it was not in it: look once more before you sleep, the call for what you have just been refused may have been before.
+ */
+extern bool waitlist_join(const LOCKTAG *tag, const NameArg *name, const NameArg *owner, bool shared, int priority);
 /* It has what it waited for. Idempotent. */
 extern void waitlist_leave(void);
 /* It stops waiting; the next is called, since the call may have been for us. Idempotent. */
@@ -37,6 +40,10 @@ extern bool waitlist_first(void);
 extern void waitlist_sleep(int64 us, WaitPoint point);
 /* Calls the head of tag's queue once this transaction has ended and its locks are gone, at commit as at abort. Cannot fail. */
 extern void waitlist_wake_at_end(const LOCKTAG *tag);
+/* The same for the whole queue: who of them may go is for them to find out. */
+extern void waitlist_wake_all_at_end(const LOCKTAG *tag);
+/* The same when it is rolled back only: what it took for itself is free again. */
+extern void waitlist_wake_at_abort(const LOCKTAG *tag);
 
 /* One row of a view. */
 typedef struct WaitlistEntry

@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -14,13 +15,14 @@
 #include "core/guc.h"
 #include "core/xact.h"
 
-#define MAX_ACTIONS 8
+#define MAX_ACTIONS 16
 
 static const XactActions *actions[MAX_ACTIONS];
 static int	nactions = 0;
 
 static bool durable_commit = false;
 static bool no_prepare = false;
+static XLogRecPtr relaxed_to = InvalidXLogRecPtr;	/* end of all that was logged when a relaxed write ended */
 
 void
 xact_register(const XactActions *more)
@@ -100,6 +102,25 @@ make_commit_durable(void)
 								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 }
 
+bool
+xact_relaxed_begin(void)
+{
+	return !TransactionIdIsValid(GetTopTransactionIdIfAny()) && XLogRecPtrIsInvalid(XactLastRecEnd);
+}
+
+void
+xact_relaxed_end(void)
+{
+	relaxed_to = XactLastRecEnd;
+}
+
+static void
+relax_commit(void)
+{
+	if (synchronous_commit > SYNCHRONOUS_COMMIT_OFF)
+		(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
 static void
 run_pre_commit(void)
 {
@@ -115,6 +136,8 @@ run_pre_commit(void)
 	}
 	if (durable_commit)
 		make_commit_durable();
+	else if (!XLogRecPtrIsInvalid(relaxed_to) && relaxed_to == XactLastRecEnd)
+		relax_commit();
 }
 
 static void
@@ -139,6 +162,7 @@ run_end(bool committed)
 {
 	durable_commit = false;
 	no_prepare = false;
+	relaxed_to = InvalidXLogRecPtr;
 	for (int i = 0; i < nactions; i++)
 	{
 		if (actions[i]->end != NULL)

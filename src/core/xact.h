@@ -49,4 +49,12 @@ extern void xact_register(const XactActions *actions);
 /* This transaction's commit must be on disk when COMMIT returns (leases, claims): ForceSyncCommit and distsys.durability at PRE_COMMIT. PREPARE then is 0A000 when refuse_prepare. */
 extern void xact_require_durable(bool refuse_prepare);
 
+/*
+ * A write whose loss in a crash harms nobody (a release) need not wait for the disk, when it is all that its transaction
+ * writes: begin before it, and when that says true, end after it. Whatever else the transaction does brings the
+ * session's synchronous_commit back.
+ */
+extern bool xact_relaxed_begin(void);
+extern void xact_relaxed_end(void);
+
 #endif							/* DISTSYS_XACT_H */

@@ -6,6 +6,9 @@
  * backend, so a backend that cannot write it (read-only, somebody else is
  * writing it) goes on with the same numbers.
  *
+ * A risen timeline is a promotion: the row keeps when it was first seen and the longest ttl
+ * that was known then. Seen later, it only delays grants longer.
+ *
  * token_epoch_bump() and token_advance() hold the sequencer's tags alone, so
  * that no publisher draws a position of the old epoch after a reader has seen one of the new.
  */
@@ -17,7 +20,9 @@
 #include "compat.h"
 #include "utils/inval.h"
 
+#include "core/arg.h"
 #include "core/counter.h"
+#include "core/guc.h"
 #include "core/keylock.h"
 #include "store/config.h"
 #include "store/row.h"
@@ -36,7 +41,11 @@ enum
 	ATTR_DATABASE,
 	ATTR_RELATION,
 	ATTR_LEASE_FLOOR,
-	NATTS = ATTR_LEASE_FLOOR
+	ATTR_PROMOTED_AT,
+	ATTR_PROMOTED_BOOT,
+	ATTR_PROMOTED_CLOCK,
+	ATTR_LONGEST_TTL_US,
+	NATTS = ATTR_LONGEST_TTL_US
 };
 
 typedef struct TokenState
@@ -45,9 +54,23 @@ typedef struct TokenState
 	int64		base;			/* epoch = base + timeline */
 	int64		timeline;		/* when the base was decided */
 	int64		lease_floor;
+	Deadline	promoted;		/* when the last promotion was seen; wall 0: never */
+	int64		longest_ttl_us; /* of the grants that were known then */
 } TokenState;
 
 static TokenState state;
+
+#define MAX_TTL_SOURCES 4
+
+static int64 (*ttl_sources[MAX_TTL_SOURCES]) (void);
+static int	nttl_sources = 0;
+
+void
+token_register_ttl(int64 (*longest_ttl_us) (void))
+{
+	Assert(nttl_sources < MAX_TTL_SOURCES);
+	ttl_sources[nttl_sources++] = longest_ttl_us;
+}
 
 static void
 on_relcache_invalidation(Datum arg, Oid relid)
@@ -82,6 +105,22 @@ identity(Relation rel, int64 *system, int64 *database, int64 *relation)
 	*relation = RelationGetRelid(rel);
 }
 
+/* A promotion nobody has recorded yet: it is seen now. */
+static void
+see_promotion(TokenState *derived)
+{
+	ClockReading now = clock_read();
+
+	derived->promoted = deadline_after(&now, 0);
+	derived->longest_ttl_us = 0;
+	for (int i = 0; i < nttl_sources; i++)
+	{
+		int64		longest_us = ttl_sources[i] ();
+
+		derived->longest_ttl_us = Max(derived->longest_ttl_us, longest_us);
+	}
+}
+
 /* Fills *derived from the row (NULL: none yet) for the database as it is now; true when the row should be rewritten. */
 static bool
 derive(Relation rel, HeapTuple row, TokenState *derived)
@@ -97,17 +136,25 @@ derive(Relation rel, HeapTuple row, TokenState *derived)
 	derived->timeline = timeline;
 	derived->base = 0;
 	derived->lease_floor = 0;
+	memset(&derived->promoted, 0, sizeof(derived->promoted));
+	derived->longest_ttl_us = 0;
 	if (row == NULL)
 		return true;
 
 	derived->base = DatumGetInt64(row_get(rel, row, ATTR_BASE, NULL));
 	derived->lease_floor = DatumGetInt64(row_get(rel, row, ATTR_LEASE_FLOOR, NULL));
 	stored_timeline = DatumGetInt64(row_get(rel, row, ATTR_TIMELINE, NULL));
+	derived->promoted.wall = DatumGetTimestampTz(row_get(rel, row, ATTR_PROMOTED_AT, NULL));
+	derived->promoted.boot = DatumGetInt64(row_get(rel, row, ATTR_PROMOTED_BOOT, NULL));
+	derived->promoted.id = DatumGetInt64(row_get(rel, row, ATTR_PROMOTED_CLOCK, NULL));
+	derived->longest_ttl_us = DatumGetInt64(row_get(rel, row, ATTR_LONGEST_TTL_US, NULL));
 	identity(rel, &system, &database, &relation);
 	same = DatumGetInt64(row_get(rel, row, ATTR_SYSTEM, NULL)) == system &&
 		DatumGetInt64(row_get(rel, row, ATTR_DATABASE, NULL)) == database &&
 		DatumGetInt64(row_get(rel, row, ATTR_RELATION, NULL)) == relation &&
 		stored_timeline <= timeline;
+	if (same && stored_timeline < timeline && !RecoveryInProgress())
+		see_promotion(derived);
 	if (same)
 		return stored_timeline < timeline;
 
@@ -134,6 +181,10 @@ write_state(Relation rel, HeapTuple old, const TokenState *next)
 	values[ATTR_DATABASE - 1] = Int64GetDatum(database);
 	values[ATTR_RELATION - 1] = Int64GetDatum(relation);
 	values[ATTR_LEASE_FLOOR - 1] = Int64GetDatum(next->lease_floor);
+	values[ATTR_PROMOTED_AT - 1] = TimestampTzGetDatum(next->promoted.wall);
+	values[ATTR_PROMOTED_BOOT - 1] = Int64GetDatum(next->promoted.boot);
+	values[ATTR_PROMOTED_CLOCK - 1] = Int64GetDatum(next->promoted.id);
+	values[ATTR_LONGEST_TTL_US - 1] = Int64GetDatum(next->longest_ttl_us);
 	memset(replace, true, sizeof(replace));
 	if (old == NULL)
 		row_insert(rel, values, nulls);
@@ -193,7 +244,8 @@ load_state(void)
 		registered = true;
 	}
 	AcceptInvalidationMessages();
-	if (OidIsValid(state.relid))
+	/* a session that was open during a promotion knows the old timeline */
+	if (OidIsValid(state.relid) && state.timeline == current_timeline())
 		return;
 
 	rel = row_open_read(TABLE_TOKEN_STATE);
@@ -262,6 +314,37 @@ token_lease_floor(void)
 {
 	load_state();
 	return state.lease_floor;
+}
+
+static int64
+failover_delay_us(void)
+{
+	if (guc_failover_delay >= 0)
+		return (int64) guc_failover_delay * MILLISECONDS;
+	return Max(state.longest_ttl_us, (int64) guc_failover_min_delay * MILLISECONDS);
+}
+
+/* Microseconds until `us` after the promotion; 0: there was none. */
+static int64
+left_after_promotion(const ClockReading *now, int64 us)
+{
+	if (state.promoted.wall == 0)
+		return 0;
+	return deadline_left(&state.promoted, now) + us;
+}
+
+int64
+token_grant_delay(const ClockReading *now)
+{
+	load_state();
+	return Max(left_after_promotion(now, failover_delay_us()), 0);
+}
+
+int64
+token_promoted_left(const ClockReading *now, int64 ttl_us)
+{
+	load_state();
+	return left_after_promotion(now, ttl_us);
 }
 
 int32

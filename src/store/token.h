@@ -13,6 +13,8 @@
 
 #include "access/xlogdefs.h"
 
+#include "core/clock.h"
+
 #define TOKEN_COUNTER_BITS 40
 #define TOKEN_LIMIT (INT64CONST(1) << 53)
 
@@ -27,6 +29,17 @@ extern int64 receipt_draw(int64 n);
 /* Leases whose token is below this are expired: they were granted before a restore. */
 extern int64 token_lease_floor(void);
 extern int32 token_epoch(void);
+
+/*
+ * After a promotion the server may lack the last grants of its predecessor. Until distsys.failover_delay after
+ * it no new grant is made: microseconds left, 0: none.
+ */
+extern int64 token_grant_delay(const ClockReading *now);
+/* What is known to be granted lasts at least its ttl from the promotion on, since a renewal may be lost: microseconds left, <= 0: no more. */
+extern int64 token_promoted_left(const ClockReading *now, int64 ttl_us);
+/* The longest ttl that a domain's grants have, asked at a promotion; before token_issue() is first called. */
+extern void token_register_ttl(int64 (*longest_ttl_us) (void));
+
 /* Operators: a new epoch; at least the epoch after that of min_token. Both wait for publishers in their commit and hold them off to the end of this transaction. */
 extern int32 token_epoch_bump(void);
 /* Returns a token that every later one is above, and that is at least min_token. */

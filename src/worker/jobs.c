@@ -8,7 +8,8 @@
 #include "core/keylock.h"
 #include "core/stats.h"
 #include "idempotency/record.h"
-#include "lock/lease.h"
+#include "lock/leader.h"
+#include "lock/lease_session.h"
 #include "lock/semaphore.h"
 #include "outbox/retention.h"
 #include "ratelimit/durable.h"
@@ -19,6 +20,8 @@
 
 const Job	jobs[] = {
 	{"lease_sweep", 30, TABLE_LEASE, lease_sweep},
+	{"leader_sweep", 60, TABLE_LEADER, leader_sweep},
+	{"lease_session_sweep", 60, TABLE_LEASE_SESSION, lease_session_sweep},
 	{"semaphore_sweep", 60, TABLE_SEMAPHORE_PERMIT, semaphore_sweep},
 	{"idempotency_expire", 60, TABLE_IDEMPOTENCY_RECORD, idempotency_expire},
 	{"rate_limit_sweep", 60, TABLE_RATE_LIMIT_BUCKET, rate_limit_sweep},

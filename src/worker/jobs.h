@@ -19,7 +19,7 @@ typedef struct Job
 } Job;
 
 /* Room in shared memory for each database. */
-#define JOBS_MAX 8
+#define JOBS_MAX 16
 
 extern const Job jobs[];
 extern int	jobs_count(void);

@@ -90,19 +90,17 @@ PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_maintain);
 Datum
 distsys_maintain(PG_FUNCTION_ARGS)
 {
-	int			share;
-
 	PreventCommandIfReadOnly("distsys.maintain()");
 	PreventCommandDuringRecovery("distsys.maintain()");
 	PreventCommandIfParallelMode("distsys.maintain()");
 
 	result_begin_set(fcinfo);
-	share = keylock_room() / jobs_count();
 	for (int i = 0; i < jobs_count(); i++)
 	{
 		int64		removed = 0;
 		double		elapsed_ms = 0;
-		char	   *error = run_guarded(&jobs[i], share, &removed, &elapsed_ms);
+		/* what one leaves of its share is for those after it */
+		char	   *error = run_guarded(&jobs[i], keylock_room() / (jobs_count() - i), &removed, &elapsed_ms);
 		Datum		values[4];
 		bool		nulls[4] = {false};
 

@@ -34,6 +34,28 @@ SELECT distsys.xact_lock('a', '0');
 SELECT count(*) FROM distsys.locks WHERE pid = pg_backend_pid();
 ROLLBACK;
 
+-- unless it is told to use them
+BEGIN;
+SET LOCAL distsys.advisory_keyspace = shared;
+SELECT distsys.xact_lock('a'), distsys.xact_lock_shared('b');
+SELECT l.mode, (l.classid::bigint << 32) | l.objid::bigint IN (distsys.lock_key('a'), distsys.lock_key('b')) AS same
+FROM pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.pid = pg_backend_pid() ORDER BY 1;
+ROLLBACK;
+
+-- several names at once, each locked once; what was locked already stays so at ROLLBACK TO
+BEGIN;
+SELECT distsys.xact_lock('b');
+SAVEPOINT s;
+SELECT distsys.xact_lock_all('{c,a,b,a}'), distsys.xact_lock_all('{a,c}', '0');
+SELECT count(*), min(mode) FROM distsys.locks WHERE pid = pg_backend_pid();
+ROLLBACK TO s;
+SELECT count(*), bool_and(lock_id = distsys._lock_id(16, 'b')) AS only_b FROM distsys.locks WHERE pid = pg_backend_pid();
+COMMIT;
+BEGIN;
+SELECT distsys.xact_lock_shared('a'), distsys.xact_lock('a'), distsys.xact_lock_shared('a');
+SELECT mode FROM distsys.locks WHERE pid = pg_backend_pid() ORDER BY 1;
+COMMIT;
+
 -- not waiting in REPEATABLE READ is no reason for 40001
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT count(*) FROM pg_class WHERE false;

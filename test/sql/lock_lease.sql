@@ -44,7 +44,7 @@ SELECT distsys.lease_assert('nobody', 1);
 SELECT reason FROM distsys.lease_acquire('job', 'me', '30');
 SELECT distsys.lease_acquire('job', 'me', '3600');
 SELECT distsys.lease_acquire('job', 'me', '30 s', '1 h');
-SELECT distsys.lease_acquire('job', 'me', '30 s', mode => 'shared');
+SELECT acquired, reason, owner, mode, token IS NULL AS no_token FROM distsys.lease_acquire('job', 'me', '30 s', mode => 'shared');
 BEGIN;
 SELECT acquired FROM distsys.lease_acquire('in block', 'me', '30 s');
 SELECT acquired FROM distsys.lease_acquire('job', 'me', '30 s');

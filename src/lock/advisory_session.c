@@ -1,122 +1,21 @@
 /*
- * advisory.c: locks of which nothing is stored.
+ * advisory_session.c: locks that fall with the server connection.
  *
- * xact_lock falls with its (sub)transaction, session_lock with its backend.
- * Both live in key lock spaces of their own and never meet the
- * application's pg_advisory_* numbers.
- *
- * A session lock cannot be handed through a transaction pooler: the lock stays
- * with the server connection. So it is never re-entrant (a second client of
- * the pool must not inherit it) and unlocking elsewhere is an error.
+ * A session lock survives ROLLBACK. It cannot be handed through a transaction pooler: the lock stays with
+ * the server connection. So it is never re-entrant (a second client of the pool must not inherit it) and
+ * unlocking elsewhere is an error. One that a client left behind stays visible in the view locks.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "common/sha2.h"
 #include "compat.h"
-#include "port/pg_bswap.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#include "core/arg.h"
 #include "core/call.h"
 #include "core/guc.h"
-#include "core/hash.h"
-#include "core/keylock.h"
+#include "lock/advisory.h"
+#include "lock/held_name.h"
 #include "store/token.h"
-
-/* ---- names ---- */
-
-PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_lock_key);
-
-/* First 8 bytes of SHA-256 of the name, big-endian. */
-Datum
-distsys_lock_key(PG_FUNCTION_ARGS)
-{
-	NameArg		name = arg_name(fcinfo, 0, "name", NAME_LONG);
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	uint64		key;
-
-	hash_sha256(name.data, name.len, digest);
-	memcpy(&key, digest, sizeof(key));
-	PG_RETURN_INT64((int64) pg_ntoh64(key));
-}
-
-PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_lock_name);
-
-/* namespace:id */
-Datum
-distsys_lock_name(PG_FUNCTION_ARGS)
-{
-	NameArg		namespace = arg_name(fcinfo, 0, "namespace", NAME_LONG - 21);
-
-	arg_not_null(fcinfo, 1, "id");
-	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s:%lld", name_cstring(namespace), (long long) PG_GETARG_INT64(1))));
-}
-
-PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__lock_id);
-
-/* The number under which pg_locks shows the key lock of (space, name): what the view locks resolves names with. */
-Datum
-distsys__lock_id(PG_FUNCTION_ARGS)
-{
-	int32		space = arg_int32(fcinfo, 0, "space", KEYLOCK_XACT, KEYLOCK_WORKER);
-	NameArg		name = arg_name(fcinfo, 1, "name", NAME_LONG);
-	LOCKTAG		tag;
-
-	keylock_tag(&tag, (KeylockSpace) space, name.data, name.len);
-	PG_RETURN_INT64((int64) (((uint64) tag.locktag_field2 << 32) | tag.locktag_field3));
-}
-
-/* `wait` of the advisory helpers: NULL is for ever. */
-static int64
-arg_wait(FunctionCallInfo fcinfo, int argno)
-{
-	if (PG_ARGISNULL(argno))
-		return KEYLOCK_FOR_EVER;
-	return arg_interval(fcinfo, argno, "wait", 0, INT64CONST(2000000000) * MILLISECONDS,
-						"Zero means: do not wait; null means: for as long as it takes.");
-}
-
-/* ---- to the end of the transaction ---- */
-
-/*
- * In REPEATABLE READ a lock that had to be waited for guards against what the
- * snapshot cannot see: the holder before has committed since.
- */
-static void
-raise_stale_snapshot(const NameArg *name)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("snapshot is older than the lock \"%s\"", name_cstring(*name)),
-			 errdetail("The lock had to be waited for after the transaction's snapshot was taken."),
-			 errhint("Take the lock before BEGIN, or use READ COMMITTED; a retry alone may not help.")));
-}
-
-PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_xact_lock);
-
-Datum
-distsys_xact_lock(PG_FUNCTION_ARGS)
-{
-	NameArg		name = arg_name(fcinfo, 0, "name", NAME_LONG);
-	int64		wait_us = arg_wait(fcinfo, 1);
-	LOCKTAG		tag;
-
-	/* a standby's locks are its own: nobody on the primary would be kept out */
-	PreventCommandDuringRecovery("xact_lock()");
-	PreventCommandIfParallelMode("xact_lock()");
-	keylock_tag(&tag, KEYLOCK_XACT, name.data, name.len);
-	if (keylock_try(&tag, ExclusiveLock))
-		PG_RETURN_BOOL(true);
-	if (!keylock_wait(&tag, ExclusiveLock, wait_us))
-		PG_RETURN_BOOL(false);
-	if (IsolationUsesXactSnapshot())
-		raise_stale_snapshot(&name);
-	PG_RETURN_BOOL(true);
-}
-
-/* ---- to the end of the session ---- */
 
 /* The session locks of this backend; the lock table, not this list, says whether one is still held. */
 typedef struct SessionLock
@@ -207,6 +106,7 @@ session_lock(const NameArg *name, int64 wait_us, int64 *token)
 	keylock_tag(&tag, KEYLOCK_SESSION, name->data, name->len);
 	check_not_inherited(name, &tag);
 	reserve_session_lock();
+	held_name_note(&tag, name);
 	if (!keylock_session_wait(&tag, ExclusiveLock, wait_us))
 		return false;
 
@@ -234,7 +134,7 @@ distsys_session_lock(PG_FUNCTION_ARGS)
 	NameArg		name = arg_name(fcinfo, 0, "name", NAME_LONG);
 	int64		token;
 
-	if (!session_lock(&name, arg_wait(fcinfo, 1), &token))
+	if (!session_lock(&name, lock_arg_wait(fcinfo, 1), &token))
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(token);
 }
@@ -281,7 +181,7 @@ distsys_session_lock_wait(PG_FUNCTION_ARGS)
 
 	call_check(fcinfo, "session_lock_wait()");
 	name = arg_name(fcinfo, 0, "name", NAME_LONG);
-	wait_us = arg_wait(fcinfo, 1);
+	wait_us = lock_arg_wait(fcinfo, 1);
 	PreventCommandDuringRecovery("session_lock_wait()");
 
 	call_begin();

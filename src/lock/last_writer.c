@@ -1,0 +1,330 @@
+/*
+ * last_writer.c: which transaction last held a lock exclusively and wrote.
+ *
+ * In REPEATABLE READ the snapshot may be older than the lock: between the two, somebody may have held
+ * it, written and gone, also when nobody had to wait. So each transaction that ends with such a lock
+ * notes its xid under the lock's tag. It does so in XACT_EVENT_COMMIT: after its rows have become visible
+ * (ProcArrayEndTransaction) and before the lock falls, so the next holder finds the note.
+ *
+ * The map is a fixed number of sets of WAYS entries. A lock that is in the map is judged exactly: by its last
+ * writer's xid. When a set is full, the entry whose transaction ended first is dropped and the set remembers when that was,
+ * in transactions completed since the server's start (the server counts them, and each snapshot knows the count it was
+ * taken at, so this is the order of visibility; xids are not). A lock that is not in the map is then stale for
+ * snapshots older than that: too careful, for names that no longer are in the map, beside a snapshot during
+ * which more than WAYS other names of its set were written. A retry with a new snapshot gets past it.
+ *
+ * PREPARE TRANSACTION notes the xid before it gives the lock to the prepared transaction, whose commit calls nobody. Those
+ * that are dropped from the map, or were there at the server's start, are judged together (prepared_until): stale when
+ * one in progress in the snapshot has ended since.
+ *
+ * A crash or restart empties the map: no snapshot outlives it. Locks: one LWLock for a sixteenth of the sets,
+ * nothing else is taken or called while it is held.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/twophase.h"
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "compat.h"
+#include "port/atomics.h"
+#include "storage/procarray.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "core/shmem.h"
+#include "core/xact.h"
+#include "lock/last_writer.h"
+
+#define SETS 8192				/* a power of two; 1.4 MB */
+#define WAYS 4
+#define LOCKS 16
+#define MAX_LOOKUPS 100			/* of transactions that may have ended since a snapshot */
+
+typedef struct Writer
+{
+	LOCKTAG		tag;
+	uint64		xid;			/* full; 0: free */
+	uint64		ended;			/* the count of completed transactions then */
+	bool		prepared;		/* it had not ended when this was noted */
+} Writer;
+
+typedef struct WriterSet
+{
+	uint64		dropped;		/* the highest `ended` of what was dropped */
+	Writer		writers[WAYS];
+} WriterSet;
+
+typedef struct WriterMap
+{
+	pg_atomic_uint64 prepared_until;	/* full xid: prepared transactions up to it may be missing; 0: not used yet */
+	WriterSet	sets[SETS];
+} WriterMap;
+
+static WriterMap *map = NULL;
+static LWLockPadded *locks = NULL;
+
+/* Tags that this transaction has locked exclusively; which of them it still holds, the lock table knows. */
+static LOCKTAG *reserved = NULL;
+static int	nreserved = 0;
+static int	max_reserved = 0;
+
+static Size
+map_size(void)
+{
+	return sizeof(WriterMap);
+}
+
+static void
+map_init_memory(void *memory)
+{
+	pg_atomic_init_u64(&((WriterMap *) memory)->prepared_until, 0);
+}
+
+static const ShmemSegment segment = {
+	.name = "DistsysLastWriters",
+	.size = map_size,
+	.init = map_init_memory,
+	.memory = (void **) &map,
+	.nlocks = LOCKS,
+	.locks = &locks
+};
+
+/* ---- the map ---- */
+
+static uint32
+set_number(const LOCKTAG *tag)
+{
+	return hash_bytes((const unsigned char *) tag, sizeof(*tag)) & (SETS - 1);
+}
+
+static LWLock *
+set_lock(uint32 set)
+{
+	return &locks[set % LOCKS].lock;
+}
+
+static Writer *
+find_writer(WriterSet *set, const LOCKTAG *tag)
+{
+	for (int i = 0; i < WAYS; i++)
+	{
+		if (set->writers[i].xid != 0 && memcmp(&set->writers[i].tag, tag, sizeof(*tag)) == 0)
+			return &set->writers[i];
+	}
+	return NULL;
+}
+
+/* A free entry, else the one that ended first; of prepared transactions that is not known, so they go last. */
+static Writer *
+choose_place(WriterSet *set)
+{
+	Writer	   *choice = &set->writers[0];
+
+	for (int i = 0; i < WAYS; i++)
+	{
+		Writer	   *writer = &set->writers[i];
+
+		if (writer->xid == 0)
+			return writer;
+		if (writer->prepared != choice->prepared ? choice->prepared : writer->ended < choice->ended)
+			choice = writer;
+	}
+	return choice;
+}
+
+static void
+raise_prepared_until(uint64 xid)
+{
+	uint64		seen = pg_atomic_read_u64(&map->prepared_until);
+
+	while (seen < xid && !pg_atomic_compare_exchange_u64(&map->prepared_until, &seen, xid))
+		;
+}
+
+/* Must not fail: runs in the commit. */
+static void
+note_writer(const LOCKTAG *tag, uint64 xid, bool prepared)
+{
+	uint32		number = set_number(tag);
+	WriterSet  *set = &map->sets[number];
+	Writer	   *place;
+
+	LWLockAcquire(set_lock(number), LW_EXCLUSIVE);
+	place = find_writer(set, tag);
+	if (place == NULL)
+	{
+		place = choose_place(set);
+		if (place->xid != 0 && place->prepared)
+			raise_prepared_until(place->xid);
+		else if (place->xid != 0)
+			set->dropped = Max(set->dropped, place->ended);
+	}
+	place->tag = *tag;
+	place->xid = xid;
+	/* read after our own end was counted; a little late is on the safe side */
+	place->ended = TransamVariables->xactCompletionCount;
+	place->prepared = prepared;
+	LWLockRelease(set_lock(number));
+}
+
+/* ---- this transaction ---- */
+
+/* Drops tags that are no longer held: refused tries, savepoints that were rolled back. */
+static void
+compact_reserved(void)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < nreserved; i++)
+	{
+		if (LockHeldByMe(&reserved[i], ExclusiveLock, false))
+			reserved[kept++] = reserved[i];
+	}
+	nreserved = kept;
+}
+
+static void
+make_room(void)
+{
+	int			size;
+
+	compact_reserved();
+	if (nreserved <= max_reserved / 2 && max_reserved > 0)
+		return;
+	size = Max(16, max_reserved * 2);
+	if (reserved == NULL)
+		reserved = MemoryContextAlloc(TopMemoryContext, size * sizeof(LOCKTAG));
+	else
+		reserved = repalloc(reserved, size * sizeof(LOCKTAG));
+	max_reserved = size;
+}
+
+/* What was prepared before the server started is not in the map: the first one to use the map says where it begins. */
+static void
+begin_map(void)
+{
+	if (pg_atomic_read_u64(&map->prepared_until) != 0)
+		return;
+	if (max_prepared_xacts == 0)
+		raise_prepared_until(1);
+	else
+		raise_prepared_until(U64FromFullTransactionId(ReadNextFullTransactionId()) - 1);
+}
+
+void
+last_writer_reserve(const LOCKTAG *tag)
+{
+	if (!shmem_available())
+		return;
+	begin_map();
+	if (LockHeldByMe(tag, ExclusiveLock, false))
+		return;
+	if (nreserved == max_reserved)
+		make_room();
+	reserved[nreserved++] = *tag;
+}
+
+static void
+note_all(FullTransactionId xid, bool prepared)
+{
+	for (int i = 0; i < nreserved; i++)
+	{
+		if (LockHeldByMe(&reserved[i], ExclusiveLock, false))
+			note_writer(&reserved[i], U64FromFullTransactionId(xid), prepared);
+	}
+	nreserved = 0;
+}
+
+static void
+writer_pre_prepare(void)
+{
+	if (nreserved > 0)
+		note_all(GetTopFullTransactionId(), true);
+}
+
+static void
+writer_end(bool committed)
+{
+	if (nreserved == 0)
+		return;
+	if (committed && FullTransactionIdIsValid(GetTopFullTransactionIdIfAny()))
+		note_all(GetTopFullTransactionIdIfAny(), false);
+	nreserved = 0;
+}
+
+static const XactActions writer_actions = {
+	.pre_prepare = writer_pre_prepare,
+	.end = writer_end
+};
+
+void
+last_writer_init(void)
+{
+	shmem_register(&segment);
+	xact_register(&writer_actions);
+}
+
+/* ---- the question ---- */
+
+/* Was the transaction still running in the snapshot? Not when it is so old that no snapshot can know it. */
+static bool
+running_in(uint64 xid, Snapshot snapshot)
+{
+	uint64		age = U64FromFullTransactionId(ReadNextFullTransactionId()) - xid;
+
+	return age < (UINT64CONST(1) << 31) &&
+		XidInMVCCSnapshot(XidFromFullTransactionId(FullTransactionIdFromU64(xid)), snapshot);
+}
+
+/* Has a transaction with an xid up to `until` ended that had not in the snapshot? When that is much work to find out: yes. */
+static bool
+ended_since(uint64 until, Snapshot snapshot)
+{
+	uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
+	TransactionId limit = XidFromFullTransactionId(FullTransactionIdFromU64(until));
+	TransactionId xid = snapshot->xmax;
+
+	if (next - until >= (UINT64CONST(1) << 31) || TransactionIdFollows(snapshot->xmin, limit))
+		return false;
+	/* the snapshot of a standby lists them elsewhere */
+	if (snapshot->takenDuringRecovery)
+		return true;
+	for (uint32 i = 0; i < snapshot->xcnt; i++)
+	{
+		if (TransactionIdPrecedesOrEquals(snapshot->xip[i], limit) && !TransactionIdIsInProgress(snapshot->xip[i]))
+			return true;
+	}
+	for (int i = 0; TransactionIdPrecedesOrEquals(xid, limit); i++)
+	{
+		if (i == MAX_LOOKUPS || !TransactionIdIsInProgress(xid))
+			return true;
+		TransactionIdAdvance(xid);
+	}
+	return false;
+}
+
+bool
+last_writer_unseen(const LOCKTAG *tag, Snapshot snapshot)
+{
+	uint32		number = set_number(tag);
+	WriterSet  *set;
+	Writer	   *writer;
+	uint64		xid;
+	uint64		dropped;
+
+	if (!shmem_available())
+		return false;
+	begin_map();
+	set = &map->sets[number];
+	LWLockAcquire(set_lock(number), LW_SHARED);
+	writer = find_writer(set, tag);
+	xid = writer != NULL ? writer->xid : 0;
+	dropped = set->dropped;
+	LWLockRelease(set_lock(number));
+
+	if (xid != 0)
+		return running_in(xid, snapshot);
+	return snapshot->snapXactCompletionCount < dropped ||
+		ended_since(pg_atomic_read_u64(&map->prepared_until), snapshot);
+}

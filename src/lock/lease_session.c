@@ -1,0 +1,325 @@
+/*
+ * lease_session.c: sessions of leases, see lease_session.h.
+ *
+ * A row per session and one per (session, name, token). The leases stay what they are: each has its own ttl, is renewed,
+ * released and asserted by its token, and a session that is over (closed, not renewed in time) has none of them live
+ * for longer than their ttl. So a heartbeat is one statement and one commit, however many leases there are.
+ *
+ * The session's row is written under its key lock in Exclusive mode; acquire takes no lock of the session, so a
+ * heartbeat never waits for it. A lease granted while its session is being closed ends by its ttl.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+
+#include "core/guc.h"
+#include "core/stats.h"
+#include "core/xact.h"
+#include "errors.h"
+#include "lock/lease_session.h"
+#include "store/row.h"
+
+/* A session that is over is kept this long. */
+#define SWEEP_AFTER (60 * SECONDS)
+
+enum
+{
+	ATTR_ID = 1,
+	ATTR_OWNER,
+	ATTR_ROLE,
+	ATTR_TTL_US,
+	ATTR_EXPIRES_AT,
+	ATTR_EXPIRES_BOOT,
+	ATTR_CLOCK_ID,
+	NATTS = ATTR_CLOCK_ID
+};
+
+enum
+{
+	MEMBER_SESSION = 1,
+	MEMBER_NAME,
+	MEMBER_TOKEN,
+	NMEMBER = MEMBER_TOKEN
+};
+
+typedef struct Session
+{
+	Oid			role;
+	int64		ttl_us;
+	int64		left_us;
+} Session;
+
+static void
+session_tag(LOCKTAG *tag, const pg_uuid_t *id)
+{
+	keylock_tag(tag, KEYLOCK_LEASE_SESSION, (const char *) id->data, UUID_LEN);
+}
+
+static void
+read_session(Relation rel, HeapTuple row, const ClockReading *now, Session *session)
+{
+	Datum		values[NATTS];
+	bool		nulls[NATTS];
+	Deadline	deadline;
+
+	heap_deform_tuple(row, RelationGetDescr(rel), values, nulls);
+	session->role = DatumGetObjectId(values[ATTR_ROLE - 1]);
+	session->ttl_us = DatumGetInt64(values[ATTR_TTL_US - 1]);
+	deadline.wall = DatumGetTimestampTz(values[ATTR_EXPIRES_AT - 1]);
+	deadline.boot = DatumGetInt64(values[ATTR_EXPIRES_BOOT - 1]);
+	deadline.id = DatumGetInt64(values[ATTR_CLOCK_ID - 1]);
+	session->left_us = deadline_left(&deadline, now);
+}
+
+static void
+check_session(Relation rel, HeapTuple row, const ClockReading *now, Session *session)
+{
+	if (row != NULL)
+		read_session(rel, row, now, session);
+	if (row == NULL || session->left_us <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SD_LEASE_NOT_HELD),
+				 errmsg("lease session is over"),
+				 errdetail("It was closed, or not renewed within its ttl."),
+				 errhint("Open a new session with lease_session_open() and acquire its leases again.")));
+	if (!has_privs_of_role(GetUserId(), session->role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for lease session"),
+				 errdetail("It was opened by role \"%s\".", GetUserNameFromId(session->role, true))));
+}
+
+int64
+lease_session_check(const pg_uuid_t *id)
+{
+	Relation	rel = row_open_read(TABLE_LEASE_SESSION);
+	Datum		key = UUIDPGetDatum(id);
+	HeapTuple	row = row_read_latest(rel, &key);
+	ClockReading now = clock_read();
+	Session		session;
+
+	check_session(rel, row, &now, &session);
+	row_close(rel);
+	return session.ttl_us;
+}
+
+void
+lease_session_add(const pg_uuid_t *id, const NameArg *name, int64 token)
+{
+	Relation	rel = row_open_write(TABLE_LEASE_SESSION_MEMBER, "lease_acquire()");
+	Datum		values[NMEMBER];
+	bool		nulls[NMEMBER] = {false};
+
+	values[MEMBER_SESSION - 1] = UUIDPGetDatum(id);
+	values[MEMBER_NAME - 1] = name->datum;
+	values[MEMBER_TOKEN - 1] = Int64GetDatum(token);
+	row_insert(rel, values, nulls);
+	row_close(rel);
+}
+
+static void
+deadline_columns(int64 ttl_us, Datum *values)
+{
+	ClockReading now = clock_read();
+	Deadline	deadline = deadline_after(&now, ttl_us);
+
+	values[ATTR_EXPIRES_AT - 1] = TimestampTzGetDatum(deadline.wall);
+	values[ATTR_EXPIRES_BOOT - 1] = Int64GetDatum(deadline.boot);
+	values[ATTR_CLOCK_ID - 1] = Int64GetDatum(deadline.id);
+}
+
+void
+lease_session_open(const NameArg *owner, int64 ttl_us, pg_uuid_t *id)
+{
+	Relation	rel = row_open_write(TABLE_LEASE_SESSION, "lease_session_open()");
+	Datum		values[NATTS];
+	bool		nulls[NATTS] = {false};
+
+	*id = *DatumGetUUIDP(DirectFunctionCall1(gen_random_uuid, (Datum) 0));
+	values[ATTR_ID - 1] = UUIDPGetDatum(id);
+	values[ATTR_OWNER - 1] = owner->datum;
+	values[ATTR_ROLE - 1] = ObjectIdGetDatum(GetUserId());
+	values[ATTR_TTL_US - 1] = Int64GetDatum(ttl_us);
+	deadline_columns(ttl_us, values);
+	row_insert(rel, values, nulls);
+	row_close(rel);
+	xact_require_durable(true);
+}
+
+/* Its leases, as committed and by this transaction: palloc'd. */
+static SessionLease *
+read_members(Relation rel, const pg_uuid_t *id, int *n)
+{
+	Datum		prefix = UUIDPGetDatum(id);
+	RowScan    *scan = row_scan_begin(rel, 1, &prefix, NULL);
+	SessionLease *members = palloc(sizeof(SessionLease));
+	int			size = 1;
+	HeapTuple	row;
+
+	*n = 0;
+	while ((row = row_scan_next(scan)) != NULL)
+	{
+		HeapTuple	copy = heap_copytuple(row);
+
+		if (*n == size)
+			members = repalloc(members, (size *= 2) * sizeof(SessionLease));
+		memset(&members[*n], 0, sizeof(SessionLease));
+		members[*n].name = arg_name_datum(row_get(rel, copy, MEMBER_NAME, NULL), "name", NAME_LONG);
+		members[*n].token = DatumGetInt64(row_get(rel, copy, MEMBER_TOKEN, NULL));
+		(*n)++;
+	}
+	row_scan_end(scan);
+	return members;
+}
+
+/* Under the lock of the grant, or when it is gone under that of the session. */
+static void
+remove_member(Relation rel, const pg_uuid_t *id, const NameArg *name, int64 token)
+{
+	Datum		key[NMEMBER] = {UUIDPGetDatum(id), name->datum, Int64GetDatum(token)};
+	HeapTuple	row = row_read_locked(rel, key);
+
+	if (row != NULL)
+		row_delete(rel, row);
+}
+
+void
+lease_session_remove(const pg_uuid_t *id, const NameArg *name, int64 token)
+{
+	Relation	rel = row_open_write(TABLE_LEASE_SESSION_MEMBER, "lease_release()");
+
+	remove_member(rel, id, name, token);
+	row_close(rel);
+}
+
+static void
+lock_session(const pg_uuid_t *id)
+{
+	LOCKTAG		tag;
+
+	session_tag(&tag, id);
+	if (!keylock_wait(&tag, ExclusiveLock, (int64) guc_max_function_wait * MILLISECONDS))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("lease session is being renewed or closed by another transaction"),
+				 errhint("Renew in autocommit mode.")));
+}
+
+static void
+prolong_session(Relation rel, const pg_uuid_t *id)
+{
+	Datum		values[NATTS] = {0};
+	bool		nulls[NATTS] = {false};
+	bool		replace[NATTS] = {false};
+	Datum		key = UUIDPGetDatum(id);
+	HeapTuple	row = row_read_locked(rel, &key);
+	ClockReading now = clock_read();
+	Session		session;
+
+	check_session(rel, row, &now, &session);
+	deadline_columns(session.ttl_us, values);
+	replace[ATTR_EXPIRES_AT - 1] = replace[ATTR_EXPIRES_BOOT - 1] = replace[ATTR_CLOCK_ID - 1] = true;
+	row_update(rel, row, values, nulls, replace);
+	xact_require_durable(true);
+}
+
+SessionLease *
+lease_session_renew(const pg_uuid_t *id, int *n)
+{
+	Relation	rel = row_open_write(TABLE_LEASE_SESSION, "lease_session_renew()");
+	Relation	member_rel = row_open_write(TABLE_LEASE_SESSION_MEMBER, "lease_session_renew()");
+	SessionLease *members;
+
+	lock_session(id);
+	prolong_session(rel, id);
+	members = read_members(member_rel, id, n);
+	for (int i = 0; i < *n; i++)
+	{
+		members[i].held = lease_try_renew(&lease_kind, &members[i].name, members[i].token, 0, &members[i].lease);
+		if (!members[i].held)
+		{
+			remove_member(member_rel, id, &members[i].name, members[i].token);
+			stats_add("lease", "", "lost", 1);
+		}
+	}
+	row_close(member_rel);
+	row_close(rel);
+	return members;
+}
+
+int64
+lease_session_close(const pg_uuid_t *id)
+{
+	Relation	rel = row_open_write(TABLE_LEASE_SESSION, "lease_session_close()");
+	Relation	member_rel;
+	Datum		key = UUIDPGetDatum(id);
+	ClockReading now;
+	SessionLease *members;
+	Session		session;
+	HeapTuple	row;
+	int64		released = 0;
+	int			n;
+
+	lock_session(id);
+	row = row_read_locked(rel, &key);
+	if (row == NULL)
+	{
+		row_close(rel);
+		return 0;
+	}
+	now = clock_read();
+	read_session(rel, row, &now, &session);
+	if (session.left_us > 0)
+		check_session(rel, row, &now, &session);
+	member_rel = row_open_write(TABLE_LEASE_SESSION_MEMBER, "lease_session_close()");
+	members = read_members(member_rel, id, &n);
+	for (int i = 0; i < n; i++)
+	{
+		released += lease_release(&lease_kind, &members[i].name, members[i].token);
+		remove_member(member_rel, id, &members[i].name, members[i].token);
+	}
+	row_delete(rel, row);
+	row_close(member_rel);
+	row_close(rel);
+	return released;
+}
+
+/* ---- housekeeping ---- */
+
+static bool
+session_over(Relation rel, HeapTuple row, void *arg)
+{
+	ClockReading now = clock_read();
+	Session		session;
+
+	read_session(rel, row, &now, &session);
+	return session.left_us < -SWEEP_AFTER;
+}
+
+static void
+session_row_tag(Relation rel, HeapTuple row, LOCKTAG *tag, void *arg)
+{
+	session_tag(tag, DatumGetUUIDP(row_get(rel, row, ATTR_ID, NULL)));
+}
+
+/* Its leases are not released: those that somebody has renewed by their token are held still. */
+static void
+session_forget_members(Relation rel, HeapTuple row, void *arg)
+{
+	Datum		prefix = row_get(rel, row, ATTR_ID, NULL);
+
+	row_delete_all(TABLE_LEASE_SESSION_MEMBER, "lease_session_sweep()", 1, &prefix);
+}
+
+void
+lease_session_sweep(JobSlice *slice)
+{
+	static const RowSweep sweep = {.dead = session_over, .tag = session_row_tag, .removing = session_forget_members};
+	Relation	rel = row_open_write(TABLE_LEASE_SESSION, "lease_session_sweep()");
+
+	sweep_slice(rel, &sweep, slice);
+	row_close(rel);
+}

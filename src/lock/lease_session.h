@@ -1,0 +1,34 @@
+/*
+ * lease_session.h: one heartbeat for many leases.
+ */
+#ifndef DISTSYS_LEASE_SESSION_H
+#define DISTSYS_LEASE_SESSION_H
+
+#include "lock/lease.h"
+
+/* A lease of a session, and what became of it at a renewal. */
+typedef struct SessionLease
+{
+	NameArg		name;
+	int64		token;
+	bool		held;
+	Lease		lease;
+} SessionLease;
+
+/* SD002 unless the session is live, 42501 for a stranger. Returns its ttl: a lease of it lasts at least as long. */
+extern int64 lease_session_check(const pg_uuid_t *id);
+/* The lease was granted under that session, in this transaction. */
+extern void lease_session_add(const pg_uuid_t *id, const NameArg *name, int64 token);
+
+/* The lease was released. */
+extern void lease_session_remove(const pg_uuid_t *id, const NameArg *name, int64 token);
+
+extern void lease_session_open(const NameArg *owner, int64 ttl_us, pg_uuid_t *id);
+/* Prolongs the session and its leases, each by its own ttl; lost ones leave the session. SD002 when the session is over. */
+extern SessionLease *lease_session_renew(const pg_uuid_t *id, int *n);
+/* Releases its leases; how many. 0 when there is no such session. */
+extern int64 lease_session_close(const pg_uuid_t *id);
+/* Job: sessions that are over. */
+extern void lease_session_sweep(JobSlice *slice);
+
+#endif							/* DISTSYS_LEASE_SESSION_H */

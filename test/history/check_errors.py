@@ -1,0 +1,32 @@
+"""Nothing fails that has no reason to: every SQLSTATE that a call was answered with has to be in this list.
+
+40001 is the answer to a stale snapshot and to conflicts of the application's own rows, never of ours: so not in READ
+COMMITTED, and never from a call that grants, prolongs or releases.
+"""
+
+from collections import Counter
+
+from violation import Violation
+
+NAME = "errors"
+
+CANCELLED, SERIALIZATION, NO_SERVER = "57014", "40001", "08P01"
+LOST = {"renew": "SD002", "assert": "SD002", "fence": "SD001"}
+WITH_SNAPSHOT = ("assert", "append", "commit")
+
+
+def expected(o):
+    if o.code in (CANCELLED, NO_SERVER, None):
+        return True
+    if o.code == SERIALIZATION:
+        return o.kind in WITH_SNAPSHOT and o["isolation"] != "READ COMMITTED"
+    return o.code == LOST.get(o.kind)
+
+
+def check(history):
+    odd = [o for o in history.operations if not expected(o)]
+    counts = Counter((o.kind, o.code) for o in odd)
+    first = {}
+    for o in odd:
+        first.setdefault((o.kind, o.code), o)
+    return [Violation(NAME, f"{kind} was answered with {code}, {n} times", [first[kind, code]]) for (kind, code), n in counts.items()]

@@ -1,0 +1,134 @@
+"""Calls that are broken on purpose: what a checker is for, it has to find.
+
+A mutant is a function in the schema `mutant` of the test's database that clients call in place of the one in distsys.
+Each is a mistake that has been made in a published lock library. `found_by` is the checker that must find it.
+"""
+
+
+class Mutant:
+    def __init__(self, name, found_by, mistake, functions, sql):
+        self.name, self.found_by, self.mistake, self.functions, self.sql = name, found_by, mistake, functions, sql
+
+
+LEASE_ACQUIRE = "mutant.lease_acquire(name text, owner text, ttl interval, wait interval DEFAULT '0', mode text DEFAULT 'exclusive', request_id uuid DEFAULT NULL)"
+LEASE_RENEW = "mutant.lease_renew(name text, token bigint, ttl interval DEFAULT NULL)"
+
+NO_ASSERT = """
+CREATE FUNCTION mutant.lease_assert(name text, token bigint) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+"""
+
+NO_FENCE = """
+CREATE FUNCTION mutant.fence_assert(resource text, token bigint) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+"""
+
+# clients of one host have the same owner, and it is the name of the connection
+RENEW_BY_OWNER = f"""
+CREATE FUNCTION {LEASE_RENEW} RETURNS distsys.lease LANGUAGE sql SECURITY DEFINER AS $$
+    SELECT r FROM distsys.lease_renew(name,
+        coalesce((SELECT g.token FROM distsys.lease_grant g WHERE g.name = $1 AND g.owner = current_setting('application_name')), token), ttl) r;
+$$;
+"""
+
+# a lease of its own in plain SQL, in which time stands still from BEGIN on
+TIME_OF_BEGIN = f"""
+CREATE TABLE mutant.lease (name text PRIMARY KEY, owner text, token bigint, expires_at timestamptz, ttl interval);
+CREATE SEQUENCE mutant.token;
+CREATE FUNCTION mutant.answer(l mutant.lease, ok boolean) RETURNS distsys.lease LANGUAGE sql AS $$
+    SELECT ROW(ok, CASE WHEN ok THEN 'ok' ELSE 'held' END, l.name, l.owner, 'exclusive', CASE WHEN ok THEN l.token END, NULL, l.expires_at, l.ttl, NULL, NULL)::distsys.lease;
+$$;
+CREATE FUNCTION {LEASE_ACQUIRE} RETURNS distsys.lease LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    l mutant.lease;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext($1));
+    SELECT * INTO l FROM mutant.lease m WHERE m.name = $1;
+    IF l.expires_at > now() THEN
+        RETURN mutant.answer(l, false);
+    END IF;
+    l := ROW($1, $2, nextval('mutant.token'), now() + $3, $3);
+    DELETE FROM mutant.lease m WHERE m.name = $1;
+    INSERT INTO mutant.lease SELECT l.*;
+    RETURN mutant.answer(l, true);
+END $$;
+CREATE FUNCTION {LEASE_RENEW} RETURNS distsys.lease LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    l mutant.lease;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext($1));
+    UPDATE mutant.lease m SET expires_at = now() + $3, ttl = $3 WHERE m.name = $1 AND m.token = $2 AND m.expires_at > now() RETURNING * INTO l;
+    IF NOT FOUND THEN
+        RAISE SQLSTATE 'SD002';
+    END IF;
+    RETURN mutant.answer(l, true);
+END $$;
+CREATE FUNCTION mutant.lease_release(name text, token bigint) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext($1));
+    DELETE FROM mutant.lease m WHERE m.name = $1 AND m.token = $2;
+    RETURN FOUND;
+END $$;
+"""
+
+# tokens are counted in the row of the lease, and the row goes when the lease does
+COUNTER_THAT_RESETS = f"""
+CREATE TABLE mutant.counter (name text PRIMARY KEY, token bigint);
+CREATE FUNCTION {LEASE_ACQUIRE} RETURNS distsys.lease LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    l distsys.lease;
+    real bigint;
+BEGIN
+    SELECT * INTO l FROM distsys.lease_acquire($1, $2, $3, $4, request_id => $6);
+    IF l.acquired THEN
+        real := l.token;
+        INSERT INTO mutant.counter AS c VALUES ($1, 1) ON CONFLICT ON CONSTRAINT counter_pkey DO UPDATE SET token = c.token + 1 RETURNING c.token INTO l.token;
+        INSERT INTO mutant.real_token VALUES ($1, l.token, real) ON CONFLICT ON CONSTRAINT real_token_pkey DO UPDATE SET real = excluded.real;
+    END IF;
+    RETURN l;
+END $$;
+CREATE TABLE mutant.real_token (name text, token bigint, real bigint, PRIMARY KEY (name, token));
+CREATE FUNCTION {LEASE_RENEW} RETURNS distsys.lease LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    l distsys.lease;
+BEGIN
+    SELECT * INTO l FROM distsys.lease_renew($1, coalesce((SELECT t.real FROM mutant.real_token t WHERE t.name = $1 AND t.token = $2), $2), $3);
+    l.token := $2;
+    RETURN l;
+END $$;
+CREATE FUNCTION mutant.lease_release(name text, token bigint) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    IF NOT distsys.lease_release($1, coalesce((SELECT t.real FROM mutant.real_token t WHERE t.name = $1 AND t.token = $2), $2)) THEN
+        RETURN false;
+    END IF;
+    DELETE FROM mutant.counter c WHERE c.name = $1;
+    RETURN true;
+END $$;
+CREATE FUNCTION mutant.lease_assert(name text, token bigint) RETURNS boolean LANGUAGE sql SECURITY DEFINER AS $$
+    SELECT distsys.lease_assert($1, coalesce((SELECT t.real FROM mutant.real_token t WHERE t.name = $1 AND t.token = $2), $2));
+$$;
+"""
+
+# "it is mine, is it not": by name, whatever the token
+RELEASE_BY_NAME = """
+CREATE FUNCTION mutant.lease_release(name text, token bigint) RETURNS boolean LANGUAGE sql SECURITY DEFINER AS $$
+    SELECT coalesce(bool_or(distsys.lease_release($1, g.token)), true) FROM distsys.lease_grant g WHERE g.name = $1;
+$$;
+"""
+
+# no time to live: who does not come back to release holds it for ever
+NEVER_EXPIRES = f"""
+CREATE FUNCTION {LEASE_ACQUIRE} RETURNS distsys.lease LANGUAGE sql AS $$
+    SELECT ROW(l.acquired, l.reason, l.name, l.owner, l.mode, l.token, l.acquired_at, l.expires_at, $3, l.retry_after, l.data)::distsys.lease
+    FROM distsys.lease_acquire($1, $2, '10 min', $4, request_id => $6) l;
+$$;
+"""
+
+MUTANTS = {m.name: m for m in (
+    Mutant("no-assert", "append", "critical sections are not guarded by lease_assert", ("lease_assert",), NO_ASSERT),
+    Mutant("no-fence", "append", "critical sections are not guarded by fence_assert", ("fence_assert",), NO_FENCE),
+    Mutant("renew-by-owner", "overlap", "renew asks for the owner in place of the token", ("lease_renew",), RENEW_BY_OWNER),
+    Mutant("time-of-begin", "overlap", "time is now(), that of BEGIN", ("lease_acquire", "lease_renew", "lease_release", "lease_assert", "lease_get"),
+           TIME_OF_BEGIN + NO_ASSERT + "CREATE FUNCTION mutant.lease_get(name text) RETURNS SETOF distsys.lease LANGUAGE sql AS 'SELECT NULL::distsys.lease WHERE false';"),
+    Mutant("counter-resets", "tokens", "tokens are counted in the row, which goes with the lease", ("lease_acquire", "lease_renew", "lease_release", "lease_assert"), COUNTER_THAT_RESETS),
+    Mutant("release-by-name", "linear", "release frees the name, whatever the token", ("lease_release",), RELEASE_BY_NAME),
+    Mutant("never-expires", "liveness", "a lease has no time to live", ("lease_acquire",), NEVER_EXPIRES),
+)}
