@@ -316,6 +316,8 @@ lease_sweep_kind(const LeaseKind *kind, JobSlice *slice)
 void
 lease_sweep(JobSlice *slice)
 {
+	/* after a promotion the worker is the first to see it: the delay of new grants counts from here */
+	(void) token_epoch();
 	lease_sweep_kind(&lease_kind, slice);
 }
 

@@ -45,6 +45,15 @@ my %writes = (
 	lease_renew       => "SELECT distsys.lease_renew('kept', $kept)",
 	lease_release     => "SELECT distsys.lease_release('kept', $kept)",
 	lease_assert      => "SELECT distsys.lease_assert('kept', $kept)",
+	lease_acquire_all => "SELECT distsys.lease_acquire_all('{a,b}', 'me', '10 s')",
+	lease_lock        => "CALL distsys.lease_lock('a', 'me', '10 s')",
+	lease_set_data    => "SELECT distsys.lease_set_data('kept', $kept, '1')",
+	lease_transfer    => "SELECT distsys.lease_transfer('kept', $kept, 'you')",
+	lease_break       => "SELECT distsys.lease_break('kept')",
+	lease_session_open => "SELECT distsys.lease_session_open('me', '10 s')",
+	leader_campaign   => "SELECT distsys.leader_campaign('e', 'c', '10 s')",
+	leader_assert     => "SELECT distsys.leader_assert('e', 1)",
+	leader_resign     => "SELECT distsys.leader_resign('e', 1)",
 	xact_lock         => "SELECT distsys.xact_lock('a')",
 	session_lock_wait => "CALL distsys.session_lock_wait('a')",
 	fence_assert      => "SELECT distsys.fence_assert('r', 1)",
@@ -65,8 +74,12 @@ for my $name (sort keys %writes)
 
 # --- the standby stops receiving; the primary goes on giving out tokens and positions
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
-$standby->append_conf('postgresql.conf', "primary_conninfo = ''\n");
+# twenty minutes pass: the lease has expired by what the standby knows; a renewal may be among what it never received
+$standby->append_conf('postgresql.conf', "primary_conninfo = ''\ndistsys.clock_offset = '20 min'\n");
 $standby->restart;
+is(on_standby("SELECT live FROM distsys.leases WHERE name = 'kept'"), 'f', 'a lease expires on a standby');
+my $open = $standby->background_psql('postgres');
+$open->query_safe("SELECT distsys.token_epoch()");
 my $lost_token = $primary->safe_psql('postgres', "SELECT token FROM distsys.lease_acquire('lost', 'me', '15 min')");
 $primary->safe_psql('postgres', "SELECT distsys.outbox_publish('t', 'e', '{\"n\": 2}')");
 my $lost_position = $primary->safe_psql('postgres', "SELECT max(position) FROM distsys.outbox_read('t')");
@@ -74,7 +87,19 @@ $primary->stop('immediate');
 $standby->promote;
 $standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
 
-my $new_token = on_standby("SELECT token FROM distsys.lease_acquire('lost', 'other', '15 min')");
+# --- no new grant before those of the lost tail have ended; known ones go on
+is($open->query_safe("SELECT reason FROM distsys.lease_acquire('lost', 'other', '10 s')"), 'failover_delay',
+	'a session that was open during the promotion grants nothing');
+is(on_standby("SELECT acquired, reason, owner, retry_after BETWEEN '14 min' AND '15 min' FROM distsys.lease_acquire('lost', 'other', '10 s')"), 'f|failover_delay||t',
+	'new grants wait for the longest ttl that the new primary knows of');
+is(on_standby("SELECT elected, reason FROM distsys.leader_campaign('e', 'c', '10 s')"), 'f|failover_delay', 'and so do elections');
+is(on_standby("SELECT live, ttl_remaining > '14 min' FROM distsys.leases WHERE name = 'kept'"), 't|t', 'a known grant lasts its ttl from the promotion on');
+is(on_standby("SELECT distsys.lease_assert('kept', $kept)"), 't', 'its holder can assert it');
+is(on_standby("SELECT reason FROM distsys.lease_acquire('kept', 'other', '10 s')"), 'held', 'nobody else gets it');
+is(on_standby("SET distsys.failover_delay = '1 min'; SELECT retry_after <= '1 min' FROM distsys.lease_acquire('lost', 'other', '10 s')"), 't', 'the delay is a setting');
+is(on_standby("SET distsys.clock_offset = '36 min'; SELECT acquired FROM distsys.lease_acquire('later', 'other', '10 s')"), 't', 'it ends');
+$open->quit;
+my $new_token = on_standby("SET distsys.failover_delay = 0; SELECT token FROM distsys.lease_acquire('lost', 'other', '15 min')");
 cmp_ok($new_token, '>', $lost_token, 'tokens rise over the promotion of a lagging standby');
 on_standby("SELECT distsys.outbox_publish('t', 'e', '{\"n\": 3}')");
 is(on_standby("SELECT payload->>'n' FROM distsys.outbox_read('t', $lost_position)"), '3',
