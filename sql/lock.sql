@@ -323,6 +323,21 @@ CREATE FUNCTION distsys.fence_current(resource text) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_fence_current';
 COMMENT ON FUNCTION distsys.fence_current(text) IS 'The highest token that the resource has seen, NULL when none. Works on a standby.';
 
+CREATE FUNCTION distsys._fence_guard() RETURNS trigger
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys__fence_guard';
+COMMENT ON FUNCTION distsys._fence_guard() IS 'Internal: the triggers of fence_attach().';
+
+CREATE FUNCTION distsys.fence_attach(rel regclass, lease_name text) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_fence_attach';
+COMMENT ON FUNCTION distsys.fence_attach(regclass, text) IS 'From the commit on, rows of a table can be written (INSERT, UPDATE, DELETE, MERGE, COPY, TRUNCATE) only in a transaction in which lease_assert(lease_name, token) has succeeded and is still in force: SD002 otherwise. Two ordinary triggers, distsys_fence and distsys_fence_truncate: they do not fire for logical replication apply, and the table''s owner can disable or drop them. Owner of the table only: 42501. Partitioned tables (attach to each partition), views, foreign tables, system catalogs, tables of distsys: 42809. Attached already 42710. lease_name: 1..255 bytes.';
+
+CREATE FUNCTION distsys.fence_detach(rel regclass) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_fence_detach';
+COMMENT ON FUNCTION distsys.fence_detach(regclass) IS 'Undoes fence_attach(): true. 42704 when the table has no fence, 42501 for others than its owner.';
+
+INSERT INTO distsys.access_object (profile, kind, name) VALUES
+    ('config', 'routine', 'fence_attach'), ('config', 'routine', 'fence_detach'), ('config', 'routine', '_fence_guard');
+
 CREATE FUNCTION distsys.token_epoch() RETURNS int
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_token_epoch';
 COMMENT ON FUNCTION distsys.token_epoch() IS 'The epoch of new fencing tokens and positions: token = (epoch << 40) + counter. Rises by one with each promotion, by 256 after a restore or a copy of the database.';

@@ -75,6 +75,11 @@ heap_update_compat(Relation rel, ItemPointer otid, HeapTuple newtup, CommandId c
 #define heap_update heap_update_compat
 #endif
 
+/* 16: one ownership check for every kind of object; ours is asked about relations. */
+#if PG_VERSION_NUM < 160000
+#define object_ownercheck(class_oid, relid, role) pg_class_ownercheck(relid, role)
+#endif
+
 /* 16: RelFileNode became RelFileLocator. */
 #if PG_VERSION_NUM < 160000
 #define XL_SEQ_REC_SET_LOCATOR(rec, rel) ((rec).node = (rel)->rd_node)

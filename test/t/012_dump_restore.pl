@@ -20,6 +20,8 @@ $node->safe_psql('app', q{
 	SELECT distsys.outbox_publish('t', 'e', jsonb_build_object('n', g)) FROM generate_series(1, 5) g;
 	SELECT distsys.outbox_ack('t', 'g', ARRAY(SELECT receipt FROM distsys.outbox_fetch('t', 'g', 'm', 2)));
 	SELECT distsys.idempotency_complete('s', 'k', token, 201, 'body') FROM distsys.idempotency_begin('s', 'k', sha256('x'));
+	CREATE TABLE guarded AS SELECT g AS i FROM generate_series(1, 3) g;
+	SELECT distsys.fence_attach('guarded', 'guard');
 	CREATE ROLE regress_app;
 	SELECT distsys.access_grant('regress_app', 'app');
 });
@@ -42,6 +44,11 @@ sub check_copy
 	is($sql->("SELECT status || ' ' || response_body FROM distsys.idempotency_begin('s', 'k', sha256('x'))"), 'replay body', "$label: a stored answer is replayed");
 	is($sql->("SELECT count(*) FROM distsys.idempotency_policy"), '1', "$label: policies are not doubled");
 	is($sql->("SELECT remaining FROM distsys.rate_limit_peek('p', 'k')"), '3', "$label: the bucket is where it was");
+	is($sql->("SELECT string_agg(i::text, ',' ORDER BY i) FROM guarded"), '1,2,3', "$label: rows behind a fence came back");
+	($ret, $out, $err) = $copy->psql($db, 'INSERT INTO guarded VALUES (4)', extra_params => [ '-v', 'VERBOSITY=sqlstate' ]);
+	like($err, qr/SD002/, "$label: and so did the fence");
+	is($sql->("SELECT token FROM distsys.lease_acquire('guard', 'me', '1 min') \\gset\nINSERT INTO guarded SELECT 4 WHERE (SELECT distsys.lease_assert('guard', :token)) RETURNING i"),
+		'4', "$label: which the lease opens");
 	is($sql->("SELECT has_function_privilege('regress_app', 'distsys.rate_limit_take(text, text, bigint)', 'EXECUTE')"), 't', "$label: the application's role may call");
 	return;
 }
