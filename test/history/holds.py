@@ -62,8 +62,8 @@ def lease_hold(name, token, first, operations):
 
 
 def pinned_until(o):
-    """The end of the transaction that asserted, if it ended in the way that its client asked for: else its server may have ended it before."""
-    return o.commit.begin if o.commit is not None and o.commit.outcome == "ok" else 0
+    """The beginning of the COMMIT that went well; any other transaction may have ended, in the server, before its client knew."""
+    return o.commit.begin if o.commit is not None and o.commit.kind == "commit" and o.commit.outcome == "ok" else 0
 
 
 def advisory_holds(history):
