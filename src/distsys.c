@@ -14,6 +14,7 @@
 #include "core/stats.h"
 #include "core/waitlist.h"
 #include "core/xact.h"
+#include "lock/advisory.h"
 #include "lock/held_name.h"
 #include "lock/last_writer.h"
 #include "lock/leader.h"
@@ -42,6 +43,7 @@ _PG_init(void)
 	keylock_init();
 	sequencer_init();
 	catalog_init();
+	advisory_session_init();
 	lease_init();
 	leader_init();
 }

@@ -13,5 +13,6 @@ extern uint64 lock_key(const NameArg *name);
 extern void lock_xact_tag(LOCKTAG *tag, const NameArg *name);
 /* `wait` of the advisory helpers: NULL is for ever. */
 extern int64 lock_arg_wait(FunctionCallInfo fcinfo, int argno);
+extern void advisory_session_init(void);
 
 #endif							/* DISTSYS_ADVISORY_H */

@@ -1,7 +1,8 @@
 /*
  * advisory_session.c: locks that fall with the server connection.
  *
- * A session lock survives ROLLBACK. It cannot be handed through a transaction pooler: the lock stays with
+ * A session lock survives ROLLBACK, but not the failure of the statement that took it: whose call was
+ * answered with an error (a cancel that came late) has no token to unlock it with. It cannot be handed through a transaction pooler: the lock stays with
  * the server connection. So it is never re-entrant (a second client of the pool must not inherit it) and
  * unlocking elsewhere is an error. One that a client left behind stays visible in the view locks.
  */
@@ -13,6 +14,7 @@
 
 #include "core/call.h"
 #include "core/guc.h"
+#include "core/xact.h"
 #include "lock/advisory.h"
 #include "lock/held_name.h"
 #include "store/token.h"
@@ -22,6 +24,7 @@ typedef struct SessionLock
 {
 	LOCKTAG		tag;
 	int64		token;
+	TimestampTz statement;		/* when the statement that took it began */
 } SessionLock;
 
 static SessionLock *session_locks = NULL;
@@ -122,6 +125,7 @@ session_lock(const NameArg *name, int64 wait_us, int64 *token)
 	PG_END_TRY();
 	session_locks[nsession_locks].tag = tag;
 	session_locks[nsession_locks].token = *token;
+	session_locks[nsession_locks].statement = GetCurrentStatementStartTimestamp();
 	nsession_locks++;
 	return true;
 }
@@ -159,6 +163,30 @@ distsys_session_unlock(PG_FUNCTION_ARGS)
 	(void) LockRelease(&tag, ExclusiveLock, true);
 	forget_session_lock(&tag);
 	PG_RETURN_BOOL(true);
+}
+
+/* The transaction was aborted while the statement that took them was running. */
+static void
+give_back_locks_of_failed_statement(bool committed)
+{
+	if (committed)
+		return;
+	for (int i = nsession_locks - 1; i >= 0; i--)
+	{
+		if (session_locks[i].statement != GetCurrentStatementStartTimestamp())
+			continue;
+		if (LockHeldByMe(&session_locks[i].tag, ExclusiveLock, false))
+			(void) LockRelease(&session_locks[i].tag, ExclusiveLock, true);
+		session_locks[i] = session_locks[--nsession_locks];
+	}
+}
+
+void
+advisory_session_init(void)
+{
+	static const XactActions actions = {.end = give_back_locks_of_failed_statement};
+
+	xact_register(&actions);
 }
 
 /* ---- waiting without a snapshot ---- */

@@ -104,6 +104,13 @@ SELECT count(distsys.session_lock('few' || i)) FROM generate_series(4, 6) i;
 SELECT pg_advisory_unlock_all();
 RESET distsys.max_keys_per_transaction;
 
+-- a statement that fails holds nothing, also when it fails after the lock was taken
+SELECT distsys.session_lock('failed') / 0;
+BEGIN;
+SELECT distsys.session_lock('failed') / 0;
+ROLLBACK;
+SELECT count(*) FROM distsys.locks WHERE pid = pg_backend_pid();
+
 -- the CALL form; a token of a rolled back transaction is never given again
 CALL distsys.session_lock_wait('c') \gset c_
 SELECT :c_token > :s2 AS higher;
