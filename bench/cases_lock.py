@@ -73,7 +73,7 @@ def renewals_are_hot(bench):
 CASES = [
     Case("lock", "lease_acquire + lease_release",
          Load("pair", ACQUIRE, parts={"lease_acquire": "lease_acquire", "lease_release": "lease_release"}),
-         [Rival(UPDATES, Goal(0.9)), Rival(USUAL_LEASE),
+         [Rival(UPDATES, Goal(0.9)), Rival(USUAL_LEASE, sweep=False),
           Rival(redis_lock("Redis SET NX PX + compare-and-delete", False), Goal(0.5), commits=(ASYNC,), sweep=False),
           Rival(redis_lock("Redis SET NX PX + compare-and-delete, appendfsync always", True), Goal(1.0), commits=(FSYNC,), sweep=False)],
          setup=(EVERY_NAME,), sweep=(1, 4, 64)),

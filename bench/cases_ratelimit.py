@@ -42,7 +42,13 @@ REDIS_HOT = redis_bucket("Redis Lua token bucket, one hot key", "b:hot")
 REDIS_PIPELINED = redis_bucket(f"Redis Lua token bucket, pipelined by {PIPELINE}", MANY, pipeline=PIPELINE)
 REDIS_DURABLE = redis_bucket("Redis Lua token bucket, appendfsync always", MANY, durable=True)
 REDIS_DURABLE_HOT = redis_bucket("Redis Lua token bucket, appendfsync always", "b:hot", durable=True)
-REDIS_WINDOW = RedisLoad("Redis sorted-set window", [(LUA_WINDOW, ["1", "w:__rand_int__", "1000000", "100"])])
+
+
+def redis_window(suffix, durable):
+    return RedisLoad("Redis sorted-set window" + suffix, [(LUA_WINDOW, ["1", "w:__rand_int__", "1000000", "100"])], durable=durable)
+
+
+REDIS_WINDOW = redis_window("", False)
 
 
 def take(policy):
@@ -128,11 +134,13 @@ CASES = [
          pipelined(take("bench_shared"), "shared pipelined", "ours", PIPELINE),
          [Rival(REDIS_PIPELINED, Goal(2.5)), Rival(pipelined("SELECT 1;\n", f"SELECT 1, pipelined by {PIPELINE}", "bare", PIPELINE))],
          setup=SHARED, commits=(MEMORY,)),
-    Case("ratelimit", "rate_limit_take, sliding_window_log, shared", Load("shared log", take("bench_log")),
-         [Rival(REDIS_WINDOW)],
-         setup=shared("bench_log", ", algorithm => 'sliding_window_log'", 100), commits=(MEMORY,), quick=False),
+    Case("ratelimit", "rate_limit_take, shared, sliding_window", Load("shared window", take("bench_window")),
+         [Rival(REDIS_WINDOW)], setup=shared("bench_window", ", algorithm => 'sliding_window'", 100), commits=(MEMORY,), quick=False),
+    Case("ratelimit", "rate_limit_take, durable, sliding_window_log", Load("durable log", take("bench_log")),
+         [Rival(redis_window(", appendfsync always", True), commits=(FSYNC,)), Rival(REDIS_WINDOW, commits=(ASYNC,))],
+         setup=(policy("bench_log", ", algorithm => 'sliding_window_log'", 100),), quick=False),
     Case("ratelimit", "rate_limit_take, durable", Load("durable", take("bench_durable")),
-         [Rival(UPDATE, Goal(0.95)), Rival(USUAL), Rival(REDIS_DURABLE, commits=(FSYNC,), sweep=False),
+         [Rival(UPDATE, Goal(0.95)), Rival(USUAL, sweep=False), Rival(REDIS_DURABLE, commits=(FSYNC,), sweep=False),
           Rival(REDIS, commits=(ASYNC,), sweep=False)],
          setup=(DURABLE, filled_in_slices("bench_durable")), sweep=(1, 4, 64)),
     Case("ratelimit", "rate_limit_take, durable, one hot key", Load("durable hot", take_hot("bench_durable")),

@@ -105,7 +105,7 @@ def compare(bench, case, clients, commit, swept, by_itself):
     rivals = list(rivals_of(bench, case, commit, swept))
     loads = [case.ours, *(rival.load for rival in rivals)]
     rounds = {load.name: [] for load in loads}
-    for number in range(bench.options.rounds):
+    for number in range((bench.options.rounds + 1) // 2 if swept else bench.options.rounds):
         turn = number % len(loads)              # nobody is always the first
         for load in loads[turn:] + loads[:turn]:
             rounds[load.name].append(bench.load(load, clients, commit))

@@ -91,7 +91,7 @@ are their lowest and highest. Where these are far apart, the machine was busy wi
 numbers are for orientation: clients and servers share the cores.
 
 - **Servers**: private throw-away ones on Unix sockets. PostgreSQL with `shared_preload_libraries = 'distsys'`,
-  `shared_buffers = 512MB`, otherwise the defaults. Redis without persistence, and with `appendonly yes, appendfsync always`.
+  `shared_buffers = 512MB` and room for the WAL of the whole run, otherwise the defaults. Redis without persistence, and with `appendonly yes, appendfsync always`.
 - **Load**: `pgbench -M prepared` with two threads, and `redis-benchmark --threads 2`: both C programs of about the same cost
   a request. Scripts for Redis are sent as `EVALSHA`. redis-benchmark sends one kind of command, so a pair (lock, unlock) is
   two runs and its rate the harmonic sum; every unlock finds a lock to delete.
