@@ -445,6 +445,15 @@ INSERT INTO distsys.access_object (profile, kind, name) VALUES
     ('monitor', 'routine', '_semaphores'), ('monitor', 'routine', '_semaphore_permits'),
     ('monitor', 'view', 'semaphores'), ('monitor', 'view', 'semaphore_permits');
 
+-- Quorum --------------------------------------------------------------------
+
+CREATE FUNCTION distsys.quorum_validity(started timestamptz, ttl interval, nodes int, granted int, drift numeric DEFAULT 0.01) RETURNS interval
+    LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'distsys_quorum_validity';
+COMMENT ON FUNCTION distsys.quorum_validity(timestamptz, interval, int, int, numeric) IS 'How much longer a lock is good that granted of nodes independent servers have given with lease_acquire(.., ttl), when the first was asked at started: ttl - elapsed - ttl * drift - 2 ms. NULL: no majority, or nothing left; release what was granted. drift: share of the ttl by which clocks may run apart, 0 to less than 1. ttl: as of a lease. Reads this server''s clock and nothing else; count elapsed on your own: started => clock_timestamp() - make_interval(secs => $elapsed). NULL 22004; started infinite or in the future, granted > nodes, nodes outside 1..1000 22023. It saves work, it does not protect data: tokens of different servers have no common order.';
+
+INSERT INTO distsys.access_object (profile, kind, name) VALUES
+    ('app', 'routine', 'quorum_validity');
+
 -- What is locked ------------------------------------------------------------
 
 CREATE VIEW distsys.locks AS
