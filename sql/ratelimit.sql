@@ -1,5 +1,5 @@
 -- ---------------------------------------------------------------------------
--- ratelimit: token buckets
+-- ratelimit: limits of every algorithm, tiers, reservations
 -- ---------------------------------------------------------------------------
 
 CREATE TABLE distsys.rate_limit_policy (
@@ -57,6 +57,69 @@ CREATE TABLE distsys.rate_limit_bucket (
 COMMENT ON TABLE distsys.rate_limit_bucket IS 'Internal: durable buckets. No row is a full limit. kind is the algorithm that counted it (0 token_bucket, 1 gcra, 2 sliding_window_log, 3 sliding_window, 4 fixed_window, 12 fixed_window from the first hit, 5 leaky_bucket, 6 calendar), quota, period_us and burst are those of the last take. Buckets: without common divisors, and credit counts units of token x microsecond: a token costs period_us, each microsecond adds quota. Windows: credit is what was taken, window_state when the window began (sliding_window: what was taken in the one before). times: the log. Read it with distsys.rate_limit_peek() or the view rate_limits.';
 SELECT pg_catalog.pg_extension_config_dump('distsys.rate_limit_bucket', '');
 
+-- Tiers: ordinary SQL, cached; effective at commit.
+CREATE TABLE distsys.rate_limit_tier (
+    tier   text COLLATE "C" NOT NULL PRIMARY KEY CHECK (octet_length(tier) BETWEEN 1 AND 63 AND tier !~ '[\x01-\x1f\x7f]'),
+    parent text COLLATE "C" REFERENCES distsys.rate_limit_tier CHECK (parent <> tier)
+);
+COMMENT ON TABLE distsys.rate_limit_tier IS 'Tiers of subjects (customers, API keys): a tier has the limits of its rows in rate_limit_tier_policy and those of its parents that it does not set itself. A subject without a row in rate_limit_subject is in tier ''default'', which you create. At most 32 parents (42P17).';
+
+CREATE TABLE distsys.rate_limit_tier_policy (
+    tier      text COLLATE "C" NOT NULL REFERENCES distsys.rate_limit_tier ON DELETE CASCADE,
+    policy    text COLLATE "C" NOT NULL REFERENCES distsys.rate_limit_policy,
+    quota     bigint CHECK (quota >= 1),
+    burst     bigint CHECK (burst >= 1),
+    period    interval CHECK (period > '0' AND period <= '366 days' AND extract(month FROM period) = 0 AND extract(year FROM period) = 0),
+    unlimited boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (tier, policy)
+);
+COMMENT ON TABLE distsys.rate_limit_tier_policy IS 'The limits of a tier. quota, burst, period: NULL as the policy has it (a burst that the policy does not set follows the quota; windows have no burst, a calendar keeps its unit). unlimited: no limit at all. What does not fit the policy''s algorithm is 22003 when it is used.';
+
+CREATE TABLE distsys.rate_limit_subject (
+    subject     text COLLATE "C" NOT NULL PRIMARY KEY CHECK (octet_length(subject) BETWEEN 1 AND 255),
+    tier        text COLLATE "C" NOT NULL REFERENCES distsys.rate_limit_tier,
+    valid_until timestamptz
+);
+COMMENT ON TABLE distsys.rate_limit_subject IS 'The tier of a subject, until valid_until (NULL: for ever); then it is in tier ''default'' again.';
+
+CREATE TABLE distsys.rate_limit_override (
+    subject     text COLLATE "C" NOT NULL CHECK (octet_length(subject) BETWEEN 1 AND 255),
+    policy      text COLLATE "C" NOT NULL REFERENCES distsys.rate_limit_policy,
+    quota       bigint CHECK (quota >= 1),
+    burst       bigint CHECK (burst >= 1),
+    period      interval CHECK (period > '0' AND period <= '366 days' AND extract(month FROM period) = 0 AND extract(year FROM period) = 0),
+    unlimited   boolean NOT NULL DEFAULT false,
+    valid_until timestamptz,
+    PRIMARY KEY (subject, policy)
+);
+COMMENT ON TABLE distsys.rate_limit_override IS 'What one subject has instead of what its tier says about a policy, until valid_until (NULL: for ever). It changes a limit of the tier; it does not add one.';
+
+DO $$
+DECLARE
+    t text;
+BEGIN
+    FOREACH t IN ARRAY ARRAY['rate_limit_tier', 'rate_limit_tier_policy', 'rate_limit_subject', 'rate_limit_override'] LOOP
+        EXECUTE pg_catalog.format('CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON distsys.%I FOR EACH STATEMENT EXECUTE FUNCTION distsys._config_changed()', t);
+        EXECUTE pg_catalog.format('ALTER TABLE distsys.%I ENABLE ALWAYS TRIGGER config_changed', t);
+        PERFORM pg_catalog.pg_extension_config_dump(pg_catalog.format('distsys.%I', t)::regclass, '');
+    END LOOP;
+END
+$$;
+
+CREATE TABLE distsys.rate_limit_reservation (
+    reservation bigint NOT NULL PRIMARY KEY,
+    policy      text COLLATE "C" NOT NULL,
+    key         text COLLATE "C" NOT NULL,
+    cost        bigint NOT NULL,
+    act_at      timestamptz NOT NULL
+) WITH (vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+COMMENT ON TABLE distsys.rate_limit_reservation IS 'Internal: reservations whose time has not come, so that rate_limit_cancel() finds what they took.';
+SELECT pg_catalog.pg_extension_config_dump('distsys.rate_limit_reservation', '');
+
+CREATE SEQUENCE distsys.reservation_counter;
+COMMENT ON SEQUENCE distsys.reservation_counter IS 'Internal: numbers of reservations. Drawn by the library, never by nextval().';
+SELECT pg_catalog.pg_extension_config_dump('distsys.reservation_counter', '');
+
 CREATE TYPE distsys.rate_limit_result AS (
     allowed       boolean,
     reason        text,
@@ -71,7 +134,7 @@ CREATE TYPE distsys.rate_limit_result AS (
     within        boolean,
     decided_at    timestamptz
 );
-COMMENT ON TYPE distsys.rate_limit_result IS 'allowed: the verdict of the whole call. reason: ok | limited | cost_exceeds_limit | contended | shadow | disabled (later: blocked, unlimited, unavailable). remaining: whole tokens left now. retry_after: sleep exactly that long and the same cost is there; NULL when allowed and when it can never be. reset_after: until full. next_after: until one token more. within: this limit''s own verdict. decided_at: the limiter''s clock, read inside the critical section.';
+COMMENT ON TYPE distsys.rate_limit_result IS 'allowed: the verdict of the whole call. reason: ok | limited | cost_exceeds_limit | blocked | contended | shadow | unlimited | disabled | unavailable. quota: as the policy or the tier has it. remaining: whole tokens left now. retry_after: sleep exactly that long and the same cost is there; NULL when allowed and when it can never be. reset_after: until full. next_after: until one token more; gcra: until the next one conforms, 0 while one is left; leaky_bucket, when allowed: how long to wait for the turn of what was just let in. within: this limit''s own verdict. decided_at: the limiter''s clock, read inside the critical section.';
 
 -- Policies -------------------------------------------------------------------
 
@@ -109,16 +172,88 @@ CREATE FUNCTION distsys.rate_limit_take_or_raise(policy text, key text, cost big
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_take_or_raise';
 COMMENT ON FUNCTION distsys.rate_limit_take_or_raise(text, text, bigint) IS 'rate_limit_take() with refusals as errors: SD201 limited, SD202 contended; DETAIL is the row as JSON.';
 
+CREATE FUNCTION distsys.rate_limit_take_up_to(policy text, key text, cost bigint) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_take_up_to';
+COMMENT ON FUNCTION distsys.rate_limit_take_up_to(text, text, bigint) IS 'Takes as much of cost (>= 0) as is there and returns how much that was, 0..cost: 0 when nothing is left, the key is blocked or contended. All of cost when the policy is in shadow mode (which takes what is there) or disabled. Otherwise as rate_limit_take().';
+
+CREATE FUNCTION distsys.rate_limit_charge(policy text, key text, cost bigint) RETURNS distsys.rate_limit_result
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_charge';
+COMMENT ON FUNCTION distsys.rate_limit_charge(text, text, bigint) IS 'Takes cost (>= 0, also more than the limit) whatever is there: for a cost that is known only after the work. Buckets and the sliding window go into debt and work it off; a fixed or calendar window forgets its debt when it ends; a log counts at most its quota. Also while the key is blocked. allowed is true, but for contended: another transaction held the limit for longer than distsys.max_function_wait. 22003: more debt than can be counted.';
+
+CREATE FUNCTION distsys.rate_limit_refund(policy text, key text, cost bigint) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_refund';
+COMMENT ON FUNCTION distsys.rate_limit_refund(text, text, bigint) IS 'Gives cost (>= 0) back, never above full, and returns the whole tokens that came back. It counts now: windows give back what was taken in this one. SD202: another transaction held the limit for longer than distsys.max_function_wait.';
+
+CREATE FUNCTION distsys.rate_limit_reserve(policy text, key text, cost bigint, wait interval,
+    OUT granted boolean, OUT reason text, OUT reservation bigint, OUT delay interval, OUT act_at timestamptz) RETURNS record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_reserve';
+COMMENT ON FUNCTION distsys.rate_limit_reserve(text, text, bigint, interval) IS 'Takes cost now, to be used after delay, which is at most wait (0 .. 366 days); in order of the calls. granted false: it would be later, and nothing is taken. reservation (below 2^53, for rate_limit_cancel()) is NULL when there is nothing to cancel: refused, or granted for now. Does not sleep. Algorithms token_bucket and gcra promise what will come in; leaky_bucket gives a place in its queue of burst; others 0A000.';
+
+CREATE FUNCTION distsys.rate_limit_cancel(reservation bigint) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_cancel';
+COMMENT ON FUNCTION distsys.rate_limit_cancel(bigint) IS 'Cancels a reservation and returns the tokens that came back: its cost, or 0 when others were reserved after it (they were timed by it), when its time has come, and when it is unknown or cancelled. SD202: another transaction held the limit for longer than distsys.max_function_wait.';
+
+CREATE FUNCTION distsys.rate_limit_block(policy text, key text, duration interval, reason text DEFAULT NULL) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_block';
+COMMENT ON FUNCTION distsys.rate_limit_block(text, text, interval, text) IS 'Refuses every take of key for duration (> 0, at most 100 years, no months), whatever is left; a longer or shorter block before it is replaced. reason (1..255 bytes) is shown in the view rate_limits. Waits for an open take. true. For operators.';
+
+CREATE FUNCTION distsys.rate_limit_unblock(policy text, key text) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_unblock';
+COMMENT ON FUNCTION distsys.rate_limit_unblock(text, text) IS 'Lifts a block, also one of block_for; what is left in the limit stays. false: there was none. For operators.';
+
 CREATE FUNCTION distsys.rate_limit_reset(policy text, key text) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_reset';
-COMMENT ON FUNCTION distsys.rate_limit_reset(text, text) IS 'Fills a bucket. false: it was full. For operators.';
+COMMENT ON FUNCTION distsys.rate_limit_reset(text, text) IS 'Makes a limit full again and lifts its block. false: it was full. For operators.';
 
 CREATE FUNCTION distsys.rate_limit_http(policies text[], keys text[], costs bigint[] DEFAULT NULL, style text DEFAULT 'ietf',
     OUT allowed boolean, OUT status int, OUT headers jsonb, OUT problem jsonb, OUT violated text[]) RETURNS record
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_http';
 COMMENT ON FUNCTION distsys.rate_limit_http(text[], text[], bigint[], text) IS 'Takes from one or several limits, all or nothing, and returns what a web framework sends: status 200, 429 or 503 (contended), headers as an object of strings, problem details (RFC 9457, NULL when allowed), and the policies that refuse. costs NULL: 1 each. style: ietf (RateLimit-Policy, RateLimit) | x (X-RateLimit-*, reset in epoch seconds) | draft06 (RateLimit-*, reset in seconds); Retry-After always. 2202E arrays of different length, 22023 the same limit twice.';
 
+CREATE FUNCTION distsys.rate_limit_take_all(policies text[], keys text[], costs bigint[] DEFAULT NULL) RETURNS SETOF distsys.rate_limit_result
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_take_all';
+COMMENT ON FUNCTION distsys.rate_limit_take_all(text[], text[], bigint[]) IS 'Takes from several limits of any storage, from all or from none; one row per limit in the order of the arguments. allowed: the verdict of the whole call on every row; within: this limit''s own. costs NULL: 1 each. Call it in FROM. 2202E arrays of different length, 22023 the same limit twice.';
+
+CREATE FUNCTION distsys.rate_limit_take_for(subject text, cost bigint DEFAULT 1, policies text[] DEFAULT NULL) RETURNS SETOF distsys.rate_limit_result
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_take_for';
+COMMENT ON FUNCTION distsys.rate_limit_take_for(text, bigint, text[]) IS 'Takes cost from every limit of the subject''s tier and its parents (in order of their names), or from the named ones, all or nothing, as rate_limit_take_all(). The key is the subject. What counts: its row in rate_limit_override, its tier, the tier''s parents, the policy. Without a row in rate_limit_subject it is in tier ''default''. 42704: there is no such tier, or it has no limits.';
+
+CREATE FUNCTION distsys.rate_limit_headers(policies text[], keys text[], style text DEFAULT 'ietf') RETURNS jsonb
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_headers';
+COMMENT ON FUNCTION distsys.rate_limit_headers(text[], text[], text) IS 'The headers of rate_limit_http() for what is left now, as an object of strings; changes nothing, works in READ ONLY transactions. Retry-After only when a key is blocked.';
+
+-- Views ----------------------------------------------------------------------
+
+CREATE FUNCTION distsys._rate_limits(OUT policy text, OUT key text, OUT storage text, OUT algorithm text, OUT capacity bigint, OUT remaining bigint,
+    OUT reset_after interval, OUT blocked_until timestamptz, OUT blocked_reason text, OUT last_used_at timestamptz) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys__rate_limits';
+COMMENT ON FUNCTION distsys._rate_limits() IS 'Internal: rows of the view distsys.rate_limits.';
+
+CREATE VIEW distsys.rate_limits AS
+    SELECT l.policy, l.key, l.storage, l.algorithm, l.capacity, l.remaining, l.reset_after, l.blocked_until, l.blocked_reason, l.last_used_at
+    FROM distsys._rate_limits() l;
+COMMENT ON VIEW distsys.rate_limits IS 'Every limit that is in use: what of its capacity (burst or quota, as counted at its last use) remains now, and whether it is blocked. A key that is not here is full. A full one stays here until the sweep. For one key ask rate_limit_peek().';
+
+CREATE FUNCTION distsys._rate_limit_shared_hot_keys(OUT policy text, OUT key text, OUT takes bigint, OUT last_used_at timestamptz) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys__rate_limit_shared_hot_keys';
+COMMENT ON FUNCTION distsys._rate_limit_shared_hot_keys() IS 'Internal: the shared part of the view distsys.rate_limit_hot_keys.';
+
+CREATE VIEW distsys.rate_limit_hot_keys AS
+    SELECT s.policy, s.key, 'shared' AS storage, s.takes, s.last_used_at FROM distsys._rate_limit_shared_hot_keys() s
+    UNION ALL
+    (SELECT b.policy, b.key, 'durable', NULL, b.updated_at FROM distsys.rate_limit_bucket b ORDER BY b.updated_at DESC LIMIT 100);
+COMMENT ON VIEW distsys.rate_limit_hot_keys IS 'The keys that are used most: of shared limits the 100 with the most takes, of durable ones the 100 that were written last (their takes are not counted: takes is NULL).';
+
 INSERT INTO distsys.access_object (profile, kind, name) VALUES
+    ('monitor', 'view', 'rate_limits'), ('monitor', 'routine', '_rate_limits'),
+    ('monitor', 'view', 'rate_limit_hot_keys'), ('monitor', 'routine', '_rate_limit_shared_hot_keys'),
+    ('operator', 'view', 'rate_limits'), ('operator', 'routine', '_rate_limits'),
+    ('app', 'routine', 'rate_limit_take_up_to'), ('app', 'routine', 'rate_limit_charge'), ('app', 'routine', 'rate_limit_refund'),
+    ('app', 'routine', 'rate_limit_reserve'), ('app', 'routine', 'rate_limit_cancel'), ('app', 'routine', 'rate_limit_take_all'),
+    ('app', 'routine', 'rate_limit_take_for'), ('app', 'routine', 'rate_limit_headers'),
+    ('config', 'table', 'rate_limit_tier'), ('config', 'table', 'rate_limit_tier_policy'), ('config', 'table', 'rate_limit_subject'),
+    ('config', 'table', 'rate_limit_override'),
+    ('operator', 'routine', 'rate_limit_block'), ('operator', 'routine', 'rate_limit_unblock'),
     ('app', 'routine', 'rate_limit_take'), ('app', 'routine', 'rate_limit_peek'), ('app', 'routine', 'rate_limit_take_or_raise'),
     ('app', 'routine', 'rate_limit_http'),
     ('config', 'routine', 'rate_limit_create'), ('config', 'routine', 'rate_limit_alter'), ('config', 'routine', 'rate_limit_drop'),

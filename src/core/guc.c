@@ -20,6 +20,7 @@ int			guc_failover_min_delay = 10 * 1000;
 bool		guc_notice_in_transaction = true;
 int			guc_advisory_keyspace = ADVISORY_KEYSPACE_PRIVATE;
 int			guc_stale_snapshot = STALE_SNAPSHOT_ERROR;
+bool		guc_http_sqlstate = false;
 int			guc_rate_limit_wait = 100;
 int			guc_rate_limit_shared_keys = 100000;
 int			guc_outbox_max_bytes = 1024 * 1024;
@@ -128,6 +129,11 @@ define_behaviour(void)
 							 "What xact_lock does when the transaction's snapshot does not see who held the name before.",
 							 NULL,
 							 &guc_stale_snapshot, STALE_SNAPSHOT_ERROR, stale_snapshot_options,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("distsys.http_sqlstate",
+							 "Raise refusals as PT409, PT422, PT429 or PT503, which PostgREST answers with that HTTP status.",
+							 NULL,
+							 &guc_http_sqlstate, false,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("distsys.worker_enabled",
 							 "Run the housekeeping workers.",

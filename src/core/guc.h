@@ -28,6 +28,7 @@ extern int	guc_failover_min_delay;		/* ms */
 extern bool guc_notice_in_transaction;
 extern int	guc_advisory_keyspace;		/* an AdvisoryKeyspace */
 extern int	guc_stale_snapshot;			/* a StaleSnapshot */
+extern bool guc_http_sqlstate;			/* refusals are raised as PostgREST's PTnnn */
 extern int	guc_rate_limit_wait;		/* ms */
 extern int	guc_rate_limit_shared_keys;	/* entries of the shared memory map */
 extern int	guc_outbox_max_bytes;		/* bytes of one payload */

@@ -22,10 +22,10 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 
+#include "core/refusal.h"
 #include "core/stats.h"
 #include "core/wait.h"
 #include "core/xact.h"
-#include "errors.h"
 #include "idempotency/claim.h"
 #include "idempotency/policy.h"
 #include "store/token.h"
@@ -244,7 +244,7 @@ static void
 raise_lost(const NameArg *scope, const NameArg *key, const char *why)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_SD_IDEMPOTENCY_CLAIM_LOST),
+			(errcode_sd(ERRCODE_SD_IDEMPOTENCY_CLAIM_LOST),
 			 errmsg("claim of key \"%s\" in scope \"%s\" is lost", name_cstring(*key), name_cstring(*scope)),
 			 errdetail("%s", why),
 			 errhint("Roll back: another attempt owns the key.")));

@@ -7,8 +7,8 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
+#include "core/refusal.h"
 #include "core/result.h"
-#include "errors.h"
 #include "idempotency/claim.h"
 #include "idempotency/policy.h"
 
@@ -189,13 +189,13 @@ distsys_idempotency_begin_or_raise(PG_FUNCTION_ARGS)
 	begin(fcinfo, &request, &answer);
 	if (answer.status == CLAIM_IN_PROGRESS)
 		ereport(ERROR,
-				(errcode(ERRCODE_SD_IDEMPOTENCY_IN_PROGRESS),
+				(errcode_sd(ERRCODE_SD_IDEMPOTENCY_IN_PROGRESS),
 				 errmsg("idempotency key \"%s\" in scope \"%s\" is in progress",
 						name_cstring(request.key), name_cstring(request.scope)),
 				 errdetail("Retry after %.3f s.", retry_after(&answer) / 1e6)));
 	if (answer.status == CLAIM_MISMATCH)
 		ereport(ERROR,
-				(errcode(ERRCODE_SD_IDEMPOTENCY_MISMATCH),
+				(errcode_sd(ERRCODE_SD_IDEMPOTENCY_MISMATCH),
 				 errmsg("idempotency key \"%s\" in scope \"%s\" was used for another request",
 						name_cstring(request.key), name_cstring(request.scope)),
 				 errhint("A new request needs a new key.")));

@@ -15,9 +15,9 @@
 
 #include "core/clock.h"
 #include "core/keylock.h"
+#include "core/refusal.h"
 #include "core/stats.h"
 #include "core/xact.h"
-#include "errors.h"
 #include "lock/fence.h"
 #include "store/row.h"
 #include "store/token.h"
@@ -142,7 +142,7 @@ distsys_fence_assert(PG_FUNCTION_ARGS)
 
 	if (!fence_pass(&resource, token, &highest))
 		ereport(ERROR,
-				(errcode(ERRCODE_SD_FENCING_TOKEN_STALE),
+				(errcode_sd(ERRCODE_SD_FENCING_TOKEN_STALE),
 				 errmsg("fencing token is stale for resource \"%s\"", name_cstring(resource)),
 				 errdetail("The token is %lld, the highest seen is %lld.", (long long) token, (long long) highest),
 				 errhint("Another holder has taken over; stop the work.")));

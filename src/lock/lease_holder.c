@@ -17,10 +17,10 @@
 #include "utils/snapmgr.h"
 
 #include "core/guc.h"
+#include "core/refusal.h"
 #include "core/stats.h"
 #include "core/wait.h"
 #include "core/xact.h"
-#include "errors.h"
 #include "lock/lease_holder.h"
 #include "lock/lease_pin.h"
 #include "lock/lease_session.h"
@@ -34,7 +34,7 @@ lease_raise_not_held(const LeaseKind *kind, const NameArg *name, const char *why
 {
 	stats_add(kind->domain, "", "lost", 1);
 	ereport(ERROR,
-			(errcode(ERRCODE_SD_LEASE_NOT_HELD),
+			(errcode_sd(ERRCODE_SD_LEASE_NOT_HELD),
 			 errmsg("%s \"%s\" is not held with this %s", kind->noun, name_cstring(*name), kind->token_noun),
 			 errdetail("%s", why),
 			 errhint("Stop the work that it protects, or acquire it again.")));

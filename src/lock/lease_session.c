@@ -16,9 +16,9 @@
 #include "utils/fmgrprotos.h"
 
 #include "core/guc.h"
+#include "core/refusal.h"
 #include "core/stats.h"
 #include "core/xact.h"
-#include "errors.h"
 #include "lock/lease_session.h"
 #include "store/row.h"
 
@@ -81,7 +81,7 @@ check_session(Relation rel, HeapTuple row, const ClockReading *now, Session *ses
 		read_session(rel, row, now, session);
 	if (row == NULL || session->left_us <= 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_SD_LEASE_NOT_HELD),
+				(errcode_sd(ERRCODE_SD_LEASE_NOT_HELD),
 				 errmsg("lease session is over"),
 				 errdetail("It was closed, or not renewed within its ttl."),
 				 errhint("Open a new session with lease_session_open() and acquire its leases again.")));

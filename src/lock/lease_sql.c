@@ -14,10 +14,10 @@
 
 #include "core/call.h"
 #include "core/guc.h"
+#include "core/refusal.h"
 #include "core/result.h"
 #include "core/wait.h"
 #include "core/waitlist.h"
-#include "errors.h"
 #include "lock/lease_arg.h"
 #include "lock/lease_session.h"
 #include "store/row.h"
@@ -286,7 +286,7 @@ check_not_own(const LeaseRequest *request, const LeaseAnswer *answer)
 		!DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, answer->lease.owner, request->owner.datum)))
 		return;
 	ereport(ERROR,
-			(errcode(ERRCODE_SD_WOULD_DEADLOCK),
+			(errcode_sd(ERRCODE_SD_WOULD_DEADLOCK),
 			 errmsg("lease \"%s\" is held by the same owner in this session", name_cstring(request->name)),
 			 errdetail("To wait for it without an end would be to wait for oneself."),
 			 errhint("Leases are not re-entrant: release it first, or go on with the token you have.")));

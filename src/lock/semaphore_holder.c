@@ -13,10 +13,10 @@
 #include "utils/acl.h"
 
 #include "core/guc.h"
+#include "core/refusal.h"
 #include "core/stats.h"
 #include "core/wait.h"
 #include "core/xact.h"
-#include "errors.h"
 #include "lock/semaphore_row.h"
 #include "store/token.h"
 
@@ -41,7 +41,7 @@ raise_not_held(const NameArg *name, const char *why)
 {
 	stats_add("semaphore", "", "lost", 1);
 	ereport(ERROR,
-			(errcode(ERRCODE_SD_LEASE_NOT_HELD),
+			(errcode_sd(ERRCODE_SD_LEASE_NOT_HELD),
 			 errmsg("permit of semaphore \"%s\" is not held with this token", name_cstring(*name)),
 			 errdetail("%s", why),
 			 errhint("Stop the work that it protects, or acquire a permit again.")));

@@ -24,9 +24,9 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 
+#include "core/refusal.h"
 #include "core/result.h"
 #include "core/stats.h"
-#include "errors.h"
 #include "outbox/dead_letter.h"
 #include "outbox/event.h"
 #include "outbox/group.h"
@@ -399,7 +399,7 @@ static void
 raise_not_held(const GroupWork *work, int64 receipt)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_SD_DELIVERY_NOT_HELD),
+			(errcode_sd(ERRCODE_SD_DELIVERY_NOT_HELD),
 			 errmsg("receipt %lld of group \"%s\" is not held", (long long) receipt, name_cstring(work->group)),
 			 errdetail("Its claim was lost: the ttl has passed or the connection has ended, and the event was handed out again."),
 			 errhint("Roll back the effect of the event.")));

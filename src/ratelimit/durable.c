@@ -240,6 +240,67 @@ durable_write_block(Relation rel, RateTake *take, TimestampTz until, Datum reaso
 	write_state(rel, take, true, reason);
 }
 
+/* ---- the view ---- */
+
+/* By the rule that it was counted by last: a tier's may differ from the policy's. false: a calendar whose policy is gone. */
+static bool
+load_entry(Relation rel, HeapTuple row, RateTake *take, RateEntry *entry, TimestampTz now)
+{
+	Datum		values[NATTS];
+	bool		nulls[NATTS];
+	LimitRule	own;
+
+	memset(take, 0, sizeof(*take));
+	heap_deform_tuple(row, RelationGetDescr(rel), values, nulls);
+	take->policy = arg_name_datum(values[ATTR_POLICY - 1], "policy", NAME_SHORT);
+	take->config.rule.origin_us = RATE_GRID_ORIGIN;
+	stored_rule(values, &take->config.rule, &own);
+	if (own.algorithm == LIMIT_CALENDAR)
+	{
+		if (!rate_policy_find(&take->policy, &take->config) || take->config.rule.algorithm != LIMIT_CALENDAR)
+			return false;
+		rate_policy_set_windows(&take->config, now);
+		memcpy(own.window, take->config.rule.window, sizeof(own.window));
+	}
+	take->config.rule = own;
+	read_state(rel, take, row, now);
+	take->verb = RATE_CHARGE;
+	take_judge(take, now);
+
+	entry->policy = values[ATTR_POLICY - 1];
+	entry->key = values[ATTR_KEY - 1];
+	entry->shared = false;
+	entry->rule = &take->config.rule;
+	entry->remaining = take->verdict.remaining;
+	entry->reset_us = take->verdict.reset_us;
+	entry->blocked_until = take->blocked_until > now ? take->blocked_until : 0;
+	entry->blocked_reason = nulls[ATTR_BLOCKED_REASON - 1] ? (Datum) 0 : values[ATTR_BLOCKED_REASON - 1];
+	entry->used_at = DatumGetTimestampTz(values[ATTR_UPDATED_AT - 1]);
+	entry->uses = 0;
+	return true;
+}
+
+void
+durable_list(RateVisit visit, void *arg)
+{
+	Relation	rel = row_open_read(TABLE_RATE_LIMIT_BUCKET);
+	RowScan    *scan = row_scan_begin_above(rel, (Datum) 0);
+	TimestampTz now = clock_wall();
+	HeapTuple	row;
+	RateTake	take;
+	RateEntry	entry;
+
+	while ((row = row_scan_next(scan)) != NULL)
+	{
+		if (load_entry(rel, row, &take, &entry, now))
+			visit(&entry, arg);
+		if (take.log.times != NULL)
+			pfree(take.log.times);
+	}
+	row_scan_end(scan);
+	row_close(rel);
+}
+
 /* ---- housekeeping ---- */
 
 /* A window whose end the row does not say is over when it is by every calendar: months and days have no one length. */

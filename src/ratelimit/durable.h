@@ -9,6 +9,7 @@
 #include "utils/rel.h"
 
 #include "ratelimit/limiter.h"
+#include "ratelimit/view.h"
 #include "store/sweep.h"
 
 /* Fills the answer of `take` from the newest state, at `now`. The key lock is held in Exclusive mode. */
@@ -19,6 +20,9 @@ extern void durable_judge_latest(Relation rel, RateTake *take);
 extern void durable_write(Relation rel, RateTake *take, bool give);
 /* Sets or lifts (until = 0) the block of a key whose state was judged under the lock. reason may be 0. */
 extern void durable_write_block(Relation rel, RateTake *take, TimestampTz until, Datum reason);
+
+/* Visits every limit that has a row, in order of policy and key. */
+extern void durable_list(RateVisit visit, void *arg);
 
 /* Job: removes buckets that are full, also those of dropped policies. */
 extern void rate_limit_sweep(JobSlice *slice);

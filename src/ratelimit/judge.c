@@ -82,16 +82,18 @@ judge_request(RateTake *take)
 			return can_reserve(take);
 		case RATE_CHARGE:
 		case RATE_REFUND:
+		case RATE_CANCEL:
 			break;
 	}
 	return true;
 }
 
-/* A block refuses what wants to take; what has been used is charged all the same. */
+/* A block refuses what wants to take; what has been used is charged all the same, and what was not is given back. */
 static bool
 is_blocked(const RateTake *take, TimestampTz now)
 {
-	return take->blocked_until > now && take->verb != RATE_CHARGE && take->verb != RATE_REFUND;
+	return take->blocked_until > now &&
+		(take->verb == RATE_TAKE || take->verb == RATE_TAKE_UP_TO || take->verb == RATE_RESERVE);
 }
 
 void
@@ -126,7 +128,7 @@ apply_to_log(RateTake *take)
 {
 	if (take->verb == RATE_REFUND)
 		take->granted = log_refund(&take->log, take->cost);
-	else
+	else if (take->verb != RATE_CANCEL)
 		log_take(&take->config.rule, &take->log, take->verb == RATE_TAKE_UP_TO ? take->granted : take->cost);
 	return true;
 }
@@ -152,6 +154,11 @@ apply_to_state(RateTake *take)
 			break;
 		case RATE_RESERVE:
 			take->delay_us = limit_reserve(rule, &take->state, take->cost, take->wait_us);
+			break;
+		case RATE_CANCEL:
+			/* the algorithm may have been changed since */
+			if (limit_is_bucket(rule->algorithm))
+				take->granted = limit_cancel(rule, &take->state, take->cost, take->act_at);
 			break;
 	}
 	return true;

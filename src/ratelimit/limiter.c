@@ -31,6 +31,7 @@
 #include "ratelimit/durable.h"
 #include "ratelimit/judge.h"
 #include "ratelimit/limiter.h"
+#include "ratelimit/reservation.h"
 #include "ratelimit/shared.h"
 #include "ratelimit/tier.h"
 #include "store/row.h"
@@ -93,18 +94,17 @@ is_judged(const RateTake *take)
 	return take->config.mode != RATE_DISABLED && !take->config.unlimited && take->reason != RATE_CONTENDED;
 }
 
-/* What a limit that is not judged answers, and what one that is judged starts from. */
+/* What a limit that is not judged answers, and what one that is judged starts from: a full one. */
 static void
 answer_full(RateTake *take)
 {
 	RateVerb	verb = take->verb;
 
-	take->verb = RATE_TAKE_UP_TO;
+	take->verb = RATE_CHARGE;
 	take_fill(take, take->decided_at);
 	take_judge(take, take->decided_at);
 	take->verb = verb;
-	take->granted = take->cost;
-	take->within = true;
+	take->reservation = 0;
 }
 
 static void
@@ -114,6 +114,9 @@ prepare(RateTake *take, int ord)
 	bool		whole = take->verb == RATE_TAKE || take->verb == RATE_RESERVE;
 
 	read_config(take, config);
+	if (take->verb == RATE_RESERVE && !limit_is_bucket(config->rule.algorithm))
+		arg_not_built(psprintf("a reservation from a %s", algorithm_name(config->rule.algorithm)),
+					  "Use token_bucket, gcra or leaky_bucket.");
 	take->ord = ord;
 	take->row = NULL;
 	take->locked = false;
@@ -221,11 +224,14 @@ conclude(RateTake *takes, int n)
 	}
 }
 
-/* When waiting for locks ends. */
+/* When waiting for locks ends. What is given back must not be lost, so that waits as long as a function may. */
 static TimestampTz
-wait_until(void)
+wait_until(RateVerb verb)
 {
-	return GetCurrentTimestamp() + (int64) Min(guc_rate_limit_wait, guc_max_function_wait) * MILLISECONDS;
+	bool		patient = verb == RATE_CHARGE || verb == RATE_REFUND || verb == RATE_CANCEL;
+	int			ms = patient ? guc_max_function_wait : Min(guc_rate_limit_wait, guc_max_function_wait);
+
+	return GetCurrentTimestamp() + (int64) ms * MILLISECONDS;
 }
 
 /*
@@ -250,7 +256,8 @@ lock_bucket(Relation rel, RateTake *take, TimestampTz *until)
 		return true;
 	take->reason = RATE_CONTENDED;
 	take->within = false;
-	*until = wait_until();
+	take->granted = 0;
+	*until = wait_until(take->verb);
 	return !take_refuses(take);
 }
 
@@ -258,7 +265,7 @@ lock_bucket(Relation rel, RateTake *take, TimestampTz *until)
 static bool
 lock_all(Relation rel, RateTake *takes, int n, RateTake **refused)
 {
-	TimestampTz until = wait_until();
+	TimestampTz until = wait_until(takes->verb);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -324,6 +331,8 @@ apply(Relation rel, RateTake *takes, int n)
 		if (!takes[i].locked || !(give || takes[i].stepped || takes[i].starts_block))
 			continue;
 		durable_write(rel, &takes[i], give);
+		if (give && takes[i].verb == RATE_RESERVE && takes[i].delay_us > 0)
+			reservation_insert(&takes[i]);
 		takes[i].locked = false;	/* kept to the end of the transaction */
 		written = true;
 	}

@@ -29,7 +29,8 @@ typedef enum RateVerb
 	RATE_TAKE_UP_TO,			/* what is there, at most the cost */
 	RATE_CHARGE,				/* whatever is there, into debt */
 	RATE_REFUND,
-	RATE_RESERVE				/* what will be there within wait_us; buckets only */
+	RATE_RESERVE,				/* what will be there within wait_us; buckets only */
+	RATE_CANCEL					/* a reservation that acts at act_at */
 } RateVerb;
 
 /* One limit of a call: the first group is the request, the second the answer. */
@@ -40,6 +41,7 @@ typedef struct RateTake
 	int64		cost;
 	RateVerb	verb;
 	int64		wait_us;		/* RATE_RESERVE: longest delay */
+	TimestampTz act_at;			/* RATE_CANCEL: when the reservation acts, on the clock of the state */
 	bool		by_subject;		/* the key is a subject: its tier and overrides count */
 
 	bool		allowed;		/* the verdict of the whole call */
@@ -47,8 +49,9 @@ typedef struct RateTake
 	RateReason	reason;
 	LimitVerdict verdict;		/* after the take, when it was applied */
 	bool		never;			/* more than the limit ever has: retrying cannot help */
-	int64		granted;		/* RATE_TAKE_UP_TO, RATE_REFUND: tokens */
+	int64		granted;		/* RATE_TAKE_UP_TO, RATE_REFUND, RATE_CANCEL: tokens */
 	int64		delay_us;		/* RATE_RESERVE, leaky_bucket: until its turn */
+	int64		reservation;	/* RATE_RESERVE with a delay: its number */
 	TimestampTz decided_at;		/* read under the lock; never earlier than the take before */
 	RatePolicy	config;
 

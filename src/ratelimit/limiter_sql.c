@@ -1,83 +1,31 @@
 /*
- * limiter_sql.c: the SQL functions of rate limits: arguments in, rows out.
+ * limiter_sql.c: the SQL functions over one limit: arguments in, rows out.
  */
 #include "postgres.h"
 
 #include "compat.h"
 #include "utils/builtins.h"
 
+#include "core/refusal.h"
 #include "core/result.h"
-#include "errors.h"
-#include "ratelimit/headers.h"
+#include "ratelimit/answer.h"
 #include "ratelimit/limiter.h"
-#include "store/catalog.h"
+#include "ratelimit/reservation.h"
 
-static const char *const reasons[] = {
-	[RATE_OK] = "ok",
-	[RATE_LIMITED] = "limited",
-	[RATE_COST_EXCEEDS_LIMIT] = "cost_exceeds_limit",
-	[RATE_BLOCKED] = "blocked",
-	[RATE_CONTENDED] = "contended",
-	[RATE_UNAVAILABLE] = "unavailable",
-	[RATE_SHADOWED] = "shadow",
-	[RATE_IS_UNLIMITED] = "unlimited",
-	[RATE_IS_DISABLED] = "disabled"
-};
+/* Longest delay of a reservation. */
+#define RESERVE_MAX (INT64CONST(366) * 24 * 60 * 60 * SECONDS)
 
-/* Row type distsys.rate_limit_result */
-enum
-{
-	OUT_ALLOWED,
-	OUT_REASON,
-	OUT_POLICY,
-	OUT_KEY,
-	OUT_QUOTA,
-	OUT_REMAINING,
-	OUT_RETRY_AFTER,
-	OUT_RETRY_AFTER_S,
-	OUT_RESET_AFTER,
-	OUT_NEXT_AFTER,
-	OUT_WITHIN,
-	OUT_DECIDED_AT,
-	NOUT
-};
+/* Longest block: 100 years. */
+#define BLOCK_MAX (INT64CONST(36525) * 24 * 60 * 60 * SECONDS)
 
-static void
-take_columns(const RateTake *take, Datum *values, bool *nulls)
-{
-	int64		retry_us = take_retry_us(take);
-
-	memset(nulls, false, NOUT * sizeof(bool));
-	values[OUT_ALLOWED] = BoolGetDatum(take->allowed);
-	values[OUT_REASON] = CStringGetTextDatum(reasons[take->reason]);
-	values[OUT_POLICY] = take->policy.datum;
-	values[OUT_KEY] = take->key.datum;
-	values[OUT_QUOTA] = Int64GetDatum(take->config.quota);
-	values[OUT_REMAINING] = Int64GetDatum(take->verdict.remaining);
-	nulls[OUT_RETRY_AFTER] = nulls[OUT_RETRY_AFTER_S] = retry_us <= 0;
-	values[OUT_RETRY_AFTER] = interval_datum(retry_us);
-	values[OUT_RETRY_AFTER_S] = Int32GetDatum(seconds_up(retry_us));
-	values[OUT_RESET_AFTER] = interval_datum(take->verdict.reset_us);
-	values[OUT_NEXT_AFTER] = interval_datum(take->verdict.next_us);
-	values[OUT_WITHIN] = BoolGetDatum(take->within);
-	values[OUT_DECIDED_AT] = TimestampTzGetDatum(take->decided_at);
-}
-
-static Datum
-take_row(const RateTake *take)
-{
-	Datum		values[NOUT];
-	bool		nulls[NOUT];
-
-	take_columns(take, values, nulls);
-	return result_row(catalog_type(TYPE_RATE_LIMIT_RESULT), values, nulls);
-}
+#define MAX_NUMBER ((INT64CONST(1) << 53) - 1)
 
 /* (policy, key, cost) */
 static void
-read_take(FunctionCallInfo fcinfo, RateTake *take)
+read_take(FunctionCallInfo fcinfo, RateTake *take, RateVerb verb)
 {
 	memset(take, 0, sizeof(*take));
+	take->verb = verb;
 	take->policy = arg_name(fcinfo, 0, "policy", NAME_SHORT);
 	take->key = arg_name(fcinfo, 1, "key", NAME_LONG);
 	take->cost = arg_int64(fcinfo, 2, "cost", 0, PG_INT64_MAX);
@@ -90,9 +38,9 @@ distsys_rate_limit_take(PG_FUNCTION_ARGS)
 {
 	RateTake	take;
 
-	read_take(fcinfo, &take);
+	read_take(fcinfo, &take, RATE_TAKE);
 	limiter_take(&take, 1);
-	PG_RETURN_DATUM(take_row(&take));
+	PG_RETURN_DATUM(answer_row(&take));
 }
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_peek);
@@ -102,9 +50,21 @@ distsys_rate_limit_peek(PG_FUNCTION_ARGS)
 {
 	RateTake	take;
 
-	read_take(fcinfo, &take);
+	read_take(fcinfo, &take, RATE_TAKE);
 	limiter_peek(&take, 1);
-	PG_RETURN_DATUM(take_row(&take));
+	PG_RETURN_DATUM(answer_row(&take));
+}
+
+/* Raises what a call that does not answer with a row cannot say: the limit was not to be had. */
+static void
+check_reached(const RateTake *take)
+{
+	if (take->reason == RATE_CONTENDED || take->reason == RATE_UNAVAILABLE)
+		ereport(ERROR,
+				(errcode_sd(ERRCODE_SD_LIMITER_UNAVAILABLE),
+				 errmsg("rate limit \"%s\" is %s", name_cstring(take->policy),
+						take->reason == RATE_CONTENDED ? "held by another transaction" : "out of shared memory"),
+				 errhint("Retry the call.")));
 }
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_take_or_raise);
@@ -114,17 +74,94 @@ distsys_rate_limit_take_or_raise(PG_FUNCTION_ARGS)
 {
 	RateTake	take;
 	Datum		row;
+	bool		reached;
 
-	read_take(fcinfo, &take);
+	read_take(fcinfo, &take, RATE_TAKE);
 	limiter_take(&take, 1);
-	row = take_row(&take);
+	row = answer_row(&take);
+	reached = take.reason != RATE_CONTENDED && take.reason != RATE_UNAVAILABLE;
 	if (!take.allowed)
 		ereport(ERROR,
-				(errcode(take.reason == RATE_CONTENDED || take.reason == RATE_UNAVAILABLE ? ERRCODE_SD_LIMITER_UNAVAILABLE : ERRCODE_SD_RATE_LIMITED),
+				(errcode_sd(reached ? ERRCODE_SD_RATE_LIMITED : ERRCODE_SD_LIMITER_UNAVAILABLE),
 				 errmsg("rate limit \"%s\" refuses", name_cstring(take.policy)),
 				 errdetail("%s", result_row_json(row))));
 	PG_RETURN_DATUM(row);
 }
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_take_up_to);
+
+/* 0 .. cost; all of it when nothing is limited */
+Datum
+distsys_rate_limit_take_up_to(PG_FUNCTION_ARGS)
+{
+	RateTake	take;
+
+	read_take(fcinfo, &take, RATE_TAKE_UP_TO);
+	limiter_take(&take, 1);
+	if (!take.allowed)
+		PG_RETURN_INT64(0);
+	PG_RETURN_INT64(take.config.mode == RATE_ENFORCE && take.reason == RATE_OK ? take.granted : take.cost);
+}
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_charge);
+
+Datum
+distsys_rate_limit_charge(PG_FUNCTION_ARGS)
+{
+	RateTake	take;
+
+	read_take(fcinfo, &take, RATE_CHARGE);
+	limiter_take(&take, 1);
+	PG_RETURN_DATUM(answer_row(&take));
+}
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_refund);
+
+Datum
+distsys_rate_limit_refund(PG_FUNCTION_ARGS)
+{
+	RateTake	take;
+
+	read_take(fcinfo, &take, RATE_REFUND);
+	limiter_take(&take, 1);
+	check_reached(&take);
+	PG_RETURN_INT64(take.granted);
+}
+
+/* ---- reservations ---- */
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_reserve);
+
+/* (granted, reason, reservation, delay, act_at) */
+Datum
+distsys_rate_limit_reserve(PG_FUNCTION_ARGS)
+{
+	RateTake	take;
+	Datum		values[5];
+	bool		nulls[5] = {false};
+
+	read_take(fcinfo, &take, RATE_RESERVE);
+	take.wait_us = arg_interval(fcinfo, 3, "wait", 0, RESERVE_MAX, "The longest delay that is worth a reservation.");
+	limiter_take(&take, 1);
+	values[0] = BoolGetDatum(take.allowed);
+	values[1] = CStringGetTextDatum(answer_reason(take.reason));
+	nulls[2] = take.reservation == 0;
+	values[2] = Int64GetDatum(take.reservation);
+	nulls[3] = nulls[4] = !take.allowed;
+	values[3] = interval_datum(take.delay_us);
+	values[4] = TimestampTzGetDatum(take.decided_at + take.delay_us);
+	return result_record(fcinfo, values, nulls);
+}
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_cancel);
+
+Datum
+distsys_rate_limit_cancel(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(reservation_cancel(arg_int64(fcinfo, 0, "reservation", 1, MAX_NUMBER)));
+}
+
+/* ---- operators ---- */
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_reset);
 
@@ -137,60 +174,28 @@ distsys_rate_limit_reset(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(limiter_reset(&policy, &key));
 }
 
-/* ---- HTTP ---- */
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_block);
 
-static const char *const styles[] = {"ietf", "x", "draft06", NULL};
-
-/* (policies, keys, costs): arrays of one length; costs NULL is 1 each. */
-static RateTake *
-read_takes(FunctionCallInfo fcinfo, int *n)
+Datum
+distsys_rate_limit_block(PG_FUNCTION_ARGS)
 {
-	int			nkeys;
-	int			ncosts;
-	NameArg    *policies = arg_name_array(fcinfo, 0, "policies", NAME_SHORT, false, n);
-	NameArg    *keys = arg_name_array(fcinfo, 1, "keys", NAME_LONG, false, &nkeys);
-	int64	   *costs = NULL;
-	RateTake   *takes;
+	NameArg		policy = arg_name(fcinfo, 0, "policy", NAME_SHORT);
+	NameArg		key = arg_name(fcinfo, 1, "key", NAME_LONG);
+	int64		duration = arg_interval(fcinfo, 2, "duration", 1, BLOCK_MAX, NULL);
+	NameArg		reason = {.datum = (Datum) 0};
 
-	ncosts = *n;
-	if (!PG_ARGISNULL(2))
-		costs = arg_int64_array(fcinfo, 2, "costs", 0, PG_INT64_MAX, &ncosts);
-	if (nkeys != *n || ncosts != *n)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("policies, keys and costs must have the same length"),
-				 errdetail("They have %d, %d and %d elements.", *n, nkeys, ncosts)));
-
-	takes = palloc0(*n * sizeof(RateTake));
-	for (int i = 0; i < *n; i++)
-	{
-		takes[i].policy = policies[i];
-		takes[i].key = keys[i];
-		takes[i].cost = costs == NULL ? 1 : costs[i];
-	}
-	return takes;
+	if (!PG_ARGISNULL(3))
+		reason = arg_name(fcinfo, 3, "reason", NAME_LONG);
+	PG_RETURN_BOOL(limiter_block(&policy, &key, duration, reason.datum));
 }
 
-PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_http);
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_unblock);
 
-/* (allowed, status, headers, problem, violated) */
 Datum
-distsys_rate_limit_http(PG_FUNCTION_ARGS)
+distsys_rate_limit_unblock(PG_FUNCTION_ARGS)
 {
-	int			n;
-	RateTake   *takes = read_takes(fcinfo, &n);
-	HeaderStyle style = (HeaderStyle) arg_word(fcinfo, 3, "style", styles);
-	int			status;
-	Datum		values[5];
-	bool		nulls[5] = {false};
+	NameArg		policy = arg_name(fcinfo, 0, "policy", NAME_SHORT);
+	NameArg		key = arg_name(fcinfo, 1, "key", NAME_LONG);
 
-	limiter_take(takes, n);
-	status = headers_status(takes, n);
-	values[0] = BoolGetDatum(takes[0].allowed);
-	values[1] = Int32GetDatum(status);
-	values[2] = headers_json(takes, n, style);
-	nulls[3] = takes[0].allowed;
-	values[3] = nulls[3] ? (Datum) 0 : headers_problem(takes, n, status);
-	values[4] = headers_violated(takes, n);
-	return result_record(fcinfo, values, nulls);
+	PG_RETURN_BOOL(limiter_block(&policy, &key, 0, (Datum) 0));
 }

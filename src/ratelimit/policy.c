@@ -13,6 +13,7 @@
 #include "ratelimit/policy.h"
 #include "ratelimit/shared.h"
 #include "ratelimit/tier.h"
+#include "ratelimit/view.h"
 #include "store/config.h"
 #include "store/row.h"
 
@@ -65,6 +66,12 @@ static const ConfigKind kind = {
 };
 
 static ConfigCache *cache = NULL;
+
+const char *
+algorithm_name(LimitAlgorithm algorithm)
+{
+	return algorithms[algorithm];
+}
 
 /* ---- reading ---- */
 
@@ -145,17 +152,23 @@ load(void *entry, Relation rel, HeapTuple tuple)
 	load_shared_options(policy, rel, tuple);
 }
 
-void
-rate_policy_get(const NameArg *name, RatePolicy *policy)
+bool
+rate_policy_find(const NameArg *name, RatePolicy *policy)
 {
 	if (cache == NULL)
 		cache = config_cache_create(TABLE_RATE_LIMIT_POLICY, sizeof(RatePolicy), load);
-	if (!config_get(cache, name, NULL, policy))
+	return config_get(cache, name, NULL, policy);
+}
+
+void
+rate_policy_get(const NameArg *name, RatePolicy *policy)
+{
+	if (!rate_policy_find(name, policy))
 		config_raise_unknown(&kind, name);
 }
 
 void
-rate_policy_adjust(RatePolicy *policy, int64 quota, int64 period_us, int64 burst)
+rate_policy_adjust(RatePolicy *policy, int64 quota, int64 period_us, int64 burst, const NameArg *name)
 {
 	bool		calendar = policy->rule.algorithm == LIMIT_CALENDAR;
 	int64		own_burst = policy->rule.limit.burst;
@@ -165,6 +178,11 @@ rate_policy_adjust(RatePolicy *policy, int64 quota, int64 period_us, int64 burst
 		burst = quota == 0 || own_burst != policy->quota ? own_burst : quota;
 	set_limit(policy, quota == 0 ? policy->quota : quota,
 			  period_us == 0 || calendar ? policy->period_us : period_us, burst);
+	if (!limit_fits(&policy->rule) || (policy->rule.algorithm == LIMIT_SLIDING_LOG && policy->quota > LOG_QUOTA_MAX))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("a tier or an override puts rate limit policy \"%s\" out of range", name_cstring(*name)),
+				 errdetail("quota %lld, burst %lld, period %lld us.", (long long) policy->quota, (long long) burst, (long long) policy->period_us)));
 }
 
 void

@@ -50,8 +50,10 @@ typedef struct RatePolicy
 
 /* 42704 with the create call in the HINT when it is unknown. */
 extern void rate_policy_get(const NameArg *name, RatePolicy *policy);
-/* Sets what a tier or an override says otherwise; 0: as the policy has it. Not for periods of calendars. */
-extern void rate_policy_adjust(RatePolicy *policy, int64 quota, int64 period_us, int64 burst);
+/* false: unknown */
+extern bool rate_policy_find(const NameArg *name, RatePolicy *policy);
+/* Sets what a tier or an override says otherwise; 0: as the policy has it. A calendar keeps its unit. 22003: it does not fit the algorithm. */
+extern void rate_policy_adjust(RatePolicy *policy, int64 quota, int64 period_us, int64 burst, const NameArg *name);
 /* A calendar's windows around `now` (wall clock); others: nothing. Looks up a time zone: not under a spinlock. */
 extern void rate_policy_set_windows(RatePolicy *policy, TimestampTz now);
 

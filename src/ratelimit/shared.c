@@ -585,3 +585,20 @@ shared_block(RateTake *take, int64 duration_us)
 				 errhint("Raise distsys.rate_limit_shared_keys.")));
 	return changed;
 }
+
+int64
+shared_cancel(int64 reservation)
+{
+	shared_require();
+	return 0;
+}
+
+void
+shared_list(RateVisit visit, void *arg)
+{
+}
+
+void
+shared_hot_keys(RateVisit visit, void *arg)
+{
+}

@@ -29,6 +29,7 @@ typedef struct CachedRow
 {
 	ConfigKey	key;			/* hash key, must be first */
 	uint64		generation;
+	bool		absent;			/* there is no such row */
 	char		entry[FLEXIBLE_ARRAY_MEMBER];
 } CachedRow;
 
@@ -36,6 +37,7 @@ struct ConfigCache
 {
 	CatalogTable table;
 	Size		entry_size;
+	int			max_rows;		/* 0: as many as there are, and no absent ones */
 	ConfigLoad	load;
 	Oid			relid;			/* what the entries were read from */
 	uint64		generation;
@@ -74,6 +76,15 @@ config_cache_create(CatalogTable table, Size entry_size, ConfigLoad load)
 		CacheRegisterRelcacheCallback(on_relcache_invalidation, (Datum) 0);
 	cache->next = caches;
 	caches = cache;
+	return cache;
+}
+
+ConfigCache *
+config_cache_create_bounded(CatalogTable table, Size entry_size, ConfigLoad load, int max_rows)
+{
+	ConfigCache *cache = config_cache_create(table, entry_size, load);
+
+	cache->max_rows = max_rows;
 	return cache;
 }
 
@@ -118,12 +129,27 @@ load_row(ConfigCache *cache, const NameArg *name1, const NameArg *name2, void *e
 	return HeapTupleIsValid(tuple);
 }
 
+/* A bounded cache that is full is emptied: what is in use comes back at once. */
+static void
+make_room(ConfigCache *cache)
+{
+	HASH_SEQ_STATUS seq;
+	CachedRow  *row;
+
+	if (cache->max_rows == 0 || hash_get_num_entries(cache->rows) < cache->max_rows)
+		return;
+	hash_seq_init(&seq, cache->rows);
+	while ((row = hash_seq_search(&seq)) != NULL)
+		(void) hash_search(cache->rows, row->key, HASH_REMOVE, NULL);
+}
+
 bool
 config_get(ConfigCache *cache, const NameArg *name1, const NameArg *name2, void *out)
 {
 	ConfigKey	key;
 	CachedRow  *row;
 	uint64		generation;
+	bool		found;
 
 	if (name1->len > NAME_LONG || (name2 != NULL && name2->len > NAME_SHORT))
 		return false;
@@ -132,15 +158,47 @@ config_get(ConfigCache *cache, const NameArg *name1, const NameArg *name2, void 
 	row = hash_search(cache->rows, key, HASH_FIND, NULL);
 	if (row != NULL && row->generation == cache->generation)
 	{
-		memcpy(out, row->entry, cache->entry_size);
-		return true;
+		if (!row->absent)
+			memcpy(out, row->entry, cache->entry_size);
+		return !row->absent;
 	}
-	if (!load_row(cache, name1, name2, out, &generation))
+	found = load_row(cache, name1, name2, out, &generation);
+	if (!found && cache->max_rows == 0)
 		return false;
+	make_room(cache);
 	row = hash_search(cache->rows, key, HASH_ENTER, NULL);
 	row->generation = generation;
-	memcpy(row->entry, out, cache->entry_size);
-	return true;
+	row->absent = !found;
+	if (found)
+		memcpy(row->entry, out, cache->entry_size);
+	return found;
+}
+
+uint64
+config_generation(ConfigCache *cache)
+{
+	AcceptInvalidationMessages();
+	return cache->generation;
+}
+
+uint64
+config_scan(ConfigCache *cache, const NameArg *name1, ConfigVisit visit, void *arg)
+{
+	Relation	rel = table_open(catalog_relid(cache->table), AccessShareLock);
+	Oid			pk = RelationGetPrimaryKeyIndex(rel, false);
+	uint64		generation = cache->generation;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	cache->relid = RelationGetRelid(rel);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, name1->datum);
+	scan = systable_beginscan(rel, pk, OidIsValid(pk), NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		visit(rel, tuple, arg);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return generation;
 }
 
 void

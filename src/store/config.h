@@ -19,8 +19,15 @@ typedef void (*ConfigLoad) (void *entry, Relation rel, HeapTuple tuple);
 
 /* The primary key of the table is one text column, or two of which the second is a short name. Call once, lazily. */
 extern ConfigCache *config_cache_create(CatalogTable table, Size entry_size, ConfigLoad load);
+/* The same for tables that may have a row for every user: at most max_rows entries, among them what is absent. */
+extern ConfigCache *config_cache_create_bounded(CatalogTable table, Size entry_size, ConfigLoad load, int max_rows);
 /* Copies the entry into *out; false: no such row. name2 may be NULL. */
 extern bool config_get(ConfigCache *cache, const NameArg *name1, const NameArg *name2, void *out);
+/* Rises when the table has changed: what was derived from config_scan() is valid while the generation that it returned is the cache's. */
+extern uint64 config_generation(ConfigCache *cache);
+/* Visits the rows whose first key column is name1, by a fresh catalog snapshot. */
+typedef void (*ConfigVisit) (Relation rel, HeapTuple tuple, void *arg);
+extern uint64 config_scan(ConfigCache *cache, const NameArg *name1, ConfigVisit visit, void *arg);
 /* After our own row_insert/row_update/row_delete on a configuration table. */
 extern void config_changed(Relation rel);
 

@@ -13,6 +13,7 @@
 #include "lock/semaphore.h"
 #include "outbox/retention.h"
 #include "ratelimit/durable.h"
+#include "ratelimit/reservation.h"
 #include "worker/jobs.h"
 
 /* A failing job is tried again at least this often. */
@@ -25,6 +26,7 @@ const Job	jobs[] = {
 	{"semaphore_sweep", 60, TABLE_SEMAPHORE_PERMIT, semaphore_sweep},
 	{"idempotency_expire", 60, TABLE_IDEMPOTENCY_RECORD, idempotency_expire},
 	{"rate_limit_sweep", 60, TABLE_RATE_LIMIT_BUCKET, rate_limit_sweep},
+	{"rate_limit_reservation_sweep", 60, TABLE_RATE_LIMIT_RESERVATION, rate_limit_reservation_sweep},
 	{"outbox_retention", 60, TABLE_OUTBOX_EVENT, outbox_retention},
 	{"outbox_settle", 10, TABLE_OUTBOX_SETTLED, outbox_settle},
 };

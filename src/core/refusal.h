@@ -1,0 +1,13 @@
+/*
+ * refusal.h: the SQLSTATE of a refusal. With distsys.http_sqlstate it is the
+ * one that PostgREST turns into an HTTP status: PT409, PT422, PT429 or PT503.
+ */
+#ifndef DISTSYS_REFUSAL_H
+#define DISTSYS_REFUSAL_H
+
+#include "errors.h"
+
+/* Instead of errcode() for every code of class SD. */
+extern int	errcode_sd(int sqlstate);
+
+#endif							/* DISTSYS_REFUSAL_H */
