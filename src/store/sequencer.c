@@ -375,7 +375,8 @@ sequencer_record(int64 settled)
 	rel = row_open_write(TABLE_OUTBOX_SETTLED, "outbox_fetch()");
 	values[ATTR_SINGLETON - 1] = BoolGetDatum(true);
 	row = row_read_locked(rel, &values[ATTR_SINGLETON - 1]);
-	due = row == NULL ||
+	/* nothing was published yet: no row, it might be the one that a dump brings */
+	due = row == NULL ? (settled & ((INT64CONST(1) << TOKEN_COUNTER_BITS) - 1)) > 0 :
 		(DatumGetInt64(row_get(rel, row, ATTR_POSITION, NULL)) < settled &&
 		 llabs((long long) (now - DatumGetTimestampTz(row_get(rel, row, ATTR_SETTLED_AT, NULL)))) >= interval_us);
 	if (!due)

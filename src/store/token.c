@@ -1,7 +1,7 @@
 /*
  * token.c: epochs, tokens, positions, receipts; see token.h.
  *
- * The one row of token_state is made on first use and rewritten when the
+ * The one row of token_state is made when something is first given out and rewritten when the
  * identity has changed. What it says is derived the same way by every
  * backend, so a backend that cannot write it (read-only, somebody else is
  * writing it) goes on with the same numbers.
@@ -53,6 +53,7 @@ typedef struct TokenState
 	Oid			relid;			/* cache key: the state table; invalid = not loaded */
 	int64		base;			/* epoch = base + timeline */
 	int64		timeline;		/* when the base was decided */
+	bool		recorded;		/* there is a row */
 	int64		lease_floor;
 	Deadline	promoted;		/* when the last promotion was seen; wall 0: never */
 	int64		longest_ttl_us; /* of the grants that were known then */
@@ -134,6 +135,7 @@ derive(Relation rel, HeapTuple row, TokenState *derived)
 
 	derived->relid = RelationGetRelid(rel);
 	derived->timeline = timeline;
+	derived->recorded = row != NULL;
 	derived->base = 0;
 	derived->lease_floor = 0;
 	memset(&derived->promoted, 0, sizeof(derived->promoted));
@@ -220,6 +222,7 @@ try_record(void)
 	{
 		write_state(rel, row, &derived);
 		row_close(rel);
+		derived.recorded = true;
 	}
 	else
 	{
@@ -229,8 +232,12 @@ try_record(void)
 	state = derived;
 }
 
+/*
+ * issuing: something is about to be given out that a restored copy of this database must know of. Else a missing row is
+ * left missing: a worker that looks around while a dump is being restored must not make the row that the dump brings.
+ */
 static void
-load_state(void)
+load_state(bool issuing)
 {
 	static bool registered = false;
 	Datum		key = BoolGetDatum(true);
@@ -245,14 +252,14 @@ load_state(void)
 	}
 	AcceptInvalidationMessages();
 	/* a session that was open during a promotion knows the old timeline */
-	if (OidIsValid(state.relid) && state.timeline == current_timeline())
+	if (OidIsValid(state.relid) && state.recorded && state.timeline == current_timeline())
 		return;
 
 	rel = row_open_read(TABLE_TOKEN_STATE);
 	row = row_read_latest(rel, &key);
 	rewrite = derive(rel, row, &state);
 	row_close(rel);
-	if (rewrite)
+	if (rewrite && (state.recorded || issuing))
 		try_record();
 }
 
@@ -274,7 +281,7 @@ token_issue(void)
 	XLogRecPtr	lsn;
 	int64		counter;
 
-	load_state();
+	load_state(true);
 	counter = counter_draw(catalog_relid(SEQUENCE_TOKEN), 1, &lsn);
 	XLogFlush(lsn);
 	return compose(counter);
@@ -286,7 +293,7 @@ position_draw(int64 n)
 	XLogRecPtr	lsn;
 	int64		first;
 
-	load_state();
+	load_state(true);
 	first = compose(counter_draw(catalog_relid(SEQUENCE_POSITION), n, &lsn));
 	(void) compose(first - (current_epoch() << TOKEN_COUNTER_BITS) + n - 1);
 	return first;
@@ -295,7 +302,7 @@ position_draw(int64 n)
 int64
 position_head(void)
 {
-	load_state();
+	load_state(false);
 	return compose(counter_last(catalog_relid(SEQUENCE_POSITION)));
 }
 
@@ -312,7 +319,7 @@ receipt_draw(int64 n)
 int64
 token_lease_floor(void)
 {
-	load_state();
+	load_state(false);
 	return state.lease_floor;
 }
 
@@ -336,21 +343,21 @@ left_after_promotion(const ClockReading *now, int64 us)
 int64
 token_grant_delay(const ClockReading *now)
 {
-	load_state();
+	load_state(false);
 	return Max(left_after_promotion(now, failover_delay_us()), 0);
 }
 
 int64
 token_promoted_left(const ClockReading *now, int64 ttl_us)
 {
-	load_state();
+	load_state(false);
 	return left_after_promotion(now, ttl_us);
 }
 
 int32
 token_epoch(void)
 {
-	load_state();
+	load_state(false);
 	return (int32) current_epoch();
 }
 
@@ -395,11 +402,11 @@ lowest_head(void)
 int64
 token_advance(int64 min_token)
 {
-	load_state();
+	load_state(false);
 	if (lowest_head() < min_token)
 	{
 		raise_epoch((min_token >> TOKEN_COUNTER_BITS) - current_epoch() + 1, "token_advance()");
-		load_state();
+		load_state(false);
 	}
 	return compose(counter_last(catalog_relid(SEQUENCE_TOKEN)));
 }

@@ -60,6 +60,13 @@ $node->safe_psql('postgres', 'CREATE DATABASE copy');
 $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('copy'), '-f', $dump ], 'restore into the same cluster');
 check_copy($node, 'copy', 'same cluster');
 
+# a worker that looks around in the middle of a restore makes no row that the dump is about to bring
+my $busy = $node->basedir . '/busy.sql';
+append_to_file($busy, slurp_file($dump) =~ s/^(?=COPY distsys)/SELECT count(error) FROM distsys.maintain();\nSELECT FROM distsys.leases;\nSELECT distsys.token_epoch();\n/mr);
+$node->safe_psql('postgres', 'CREATE DATABASE busy');
+$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('busy'), '-f', $busy ], 'restore with housekeeping in the middle');
+check_copy($node, 'busy', 'housekeeping in the middle');
+
 my $other = PostgreSQL::Test::Cluster->new('other');
 $other->init;
 $other->start;
