@@ -391,7 +391,7 @@ CREATE TYPE distsys.semaphore_grant AS (
     retry_after   interval,
     retry_after_s int
 );
-COMMENT ON TYPE distsys.semaphore_grant IS 'A grant of permits, or why it was refused. reason: ok | no_permit | queue_full | timeout. token: one for the whole grant, a fencing token, below 2^53. slots: the numbers of its permits, from 1. Refused: retry_after is the time until so many permits have expired, retry_after_s the same in whole seconds, rounded up; NULL when permits are free already, but reserved for others that wait, being taken, or pinned. Count ttl_remaining from before the call, on your own monotonic clock.';
+COMMENT ON TYPE distsys.semaphore_grant IS 'A grant of permits, or why it was refused. reason: ok | no_permit | queue_full | timeout | failover_delay. token: one for the whole grant, a fencing token, below 2^53. slots: the numbers of its permits, from 1. Refused: retry_after is the time until so many permits have expired (or the delay after a failover is over), retry_after_s the same in whole seconds, rounded up; NULL when permits are free already, but reserved for others that wait, being taken, or pinned. Count ttl_remaining from before the call, on your own monotonic clock.';
 
 CREATE FUNCTION distsys.semaphore_create(name text, permits int, queue_limit int DEFAULT NULL, if_not_exists boolean DEFAULT false) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_semaphore_create';

@@ -19,6 +19,7 @@
 #include "lock/last_writer.h"
 #include "lock/leader.h"
 #include "lock/lease.h"
+#include "lock/semaphore.h"
 #include "ratelimit/shared.h"
 #include "store/catalog.h"
 #include "store/sequencer.h"
@@ -46,4 +47,5 @@ _PG_init(void)
 	advisory_session_init();
 	lease_init();
 	leader_init();
+	semaphore_init();
 }

@@ -126,10 +126,8 @@ deadline_left(const Deadline *deadline, const ClockReading *now)
 }
 
 TimestampTz
-deadline_wall(const Deadline *deadline, const ClockReading *now)
+deadline_wall(const Deadline *deadline, const ClockReading *now, int64 left_us)
 {
-	int64		left = deadline_left(deadline, now);
-
 	/* what has passed is not moved: only its wall time says when */
-	return left > 0 && llabs(now->wall + left - deadline->wall) > CLOCK_AGREES ? now->wall + left : deadline->wall;
+	return left_us > 0 && llabs(now->wall + left_us - deadline->wall) > CLOCK_AGREES ? now->wall + left_us : deadline->wall;
 }

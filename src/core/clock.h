@@ -35,7 +35,7 @@ extern int64 clock_boot(void);
 extern Deadline deadline_after(const ClockReading *now, int64 us);
 /* microseconds left; <= 0 means passed */
 extern int64 deadline_left(const Deadline *deadline, const ClockReading *now);
-/* when it passes by the wall clock as it is now: another time than was promised when somebody has set that clock since */
-extern TimestampTz deadline_wall(const Deadline *deadline, const ClockReading *now);
+/* When left_us pass by the wall clock as it is now: at another time than the deadline says when somebody has set that clock since. */
+extern TimestampTz deadline_wall(const Deadline *deadline, const ClockReading *now, int64 left_us);
 
 #endif							/* DISTSYS_CLOCK_H */

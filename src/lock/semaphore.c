@@ -194,8 +194,12 @@ claim_permits(Relation rel, const NameArg *name, int permits, Claim *claim, int6
 	claim_by_reading(rel, name, permits, claim, retry_us);
 	if (alone)
 		keylock_release(&tag, ExclusiveLock);
-	if (claim->n < claim->wanted)
+	if (claim->n < claim->wanted && claim->n > 0)
+	{
 		give_back(name, claim);
+		/* the first of those who wait may have found these taken */
+		semaphore_wake(name);
+	}
 }
 
 /* ---- granting ---- */
@@ -267,43 +271,72 @@ find_granted(Relation rel, const SemaphoreRequest *request, SemaphoreGrant *gran
 		grant->token = permit.token;
 		grant->ttl_us = permit.ttl_us;
 		grant->left_us = permit.left_us;
-		grant->expires_at = deadline_wall(&permit.deadline, &now);
+		grant->expires_at = permit.expires_at;
 	}
 	row_scan_end(scan);
 	if (found)
 		grant->nslots = grant_search(rel, &request->name, grant->token, &grant->slots);
-	return found;
+	/* none: released and granted again in this moment */
+	return grant->nslots > 0;
 }
 
 static bool
-claim_and_grant(Relation rel, const SemaphoreRequest *request, const SemaphoreConfig *config, SemaphoreGrant *grant)
+claim_and_grant(Relation rel, const SemaphoreRequest *request, int permits, SemaphoreGrant *grant)
 {
 	Claim		claim = {.wanted = request->permits};
 
 	claim.slots = palloc(request->permits * sizeof(int32));
 	claim.rows = palloc(request->permits * sizeof(HeapTuple));
-	claim_permits(rel, &request->name, config->permits, &claim, &grant->retry_us);
+	claim_permits(rel, &request->name, permits, &claim, &grant->retry_us);
 	if (claim.n < claim.wanted)
 		return false;
 	write_grant(rel, request, &claim, grant);
-	/* also when it is rolled back: what it took is free again */
+	/* more may be free; and what it took is, when it is rolled back */
 	semaphore_wake(&request->name);
 	return true;
 }
 
 static SemaphoreReason
-acquire_once(const SemaphoreRequest *request, SemaphoreGrant *grant, bool *again)
+decide(Relation rel, const SemaphoreRequest *request, int permits, SemaphoreGrant *grant)
 {
-	Relation	rel = row_open_write(TABLE_SEMAPHORE_PERMIT, "semaphore_acquire()");
-	SemaphoreConfig config;
+	ClockReading now = clock_read();
+	int64		delay_us = token_grant_delay(&now);
 	LOCKTAG		queue;
-	LOCKTAG		attempt;
-	bool		first_attempt = true;
-	bool		granted = false;
 
-	memset(grant, 0, sizeof(*grant));
-	grant->retry_us = -1;
-	*again = false;
+	if (delay_us > 0)
+	{
+		grant->retry_us = delay_us;
+		return SEMAPHORE_FAILOVER_DELAY;
+	}
+	semaphore_tag(&queue, &request->name);
+	if (waitlist_must_wait(&queue, false) || !claim_and_grant(rel, request, permits, grant))
+		return SEMAPHORE_NO_PERMIT;
+	return SEMAPHORE_OK;
+}
+
+/* One attempt at a time for each request_id: another that is not committed may have got the grant. */
+static SemaphoreReason
+decide_request(Relation rel, const SemaphoreRequest *request, int permits, SemaphoreGrant *grant, bool *again)
+{
+	LOCKTAG		tag;
+	bool		alone;
+	SemaphoreReason reason = SEMAPHORE_NO_PERMIT;
+
+	request_tag(&tag, request);
+	alone = keylock_try(&tag, ExclusiveLock);
+	*again = find_granted(rel, request, grant);
+	if (!*again && alone)
+		reason = decide(rel, request, permits, grant);
+	if (reason != SEMAPHORE_OK && alone)
+		keylock_release(&tag, ExclusiveLock);
+	return reason;
+}
+
+static int
+permits_there_are(const SemaphoreRequest *request)
+{
+	SemaphoreConfig config;
+
 	semaphore_config_get(&request->name, &config);
 	if (request->permits > config.permits)
 		ereport(ERROR,
@@ -311,22 +344,28 @@ acquire_once(const SemaphoreRequest *request, SemaphoreGrant *grant, bool *again
 				 errmsg("permits is out of range"),
 				 errdetail("Semaphore \"%s\" has %d, %d were asked for.",
 						   name_cstring(request->name), config.permits, request->permits)));
-	if (request->request_id != NULL)
-	{
-		request_tag(&attempt, request);
-		first_attempt = keylock_try(&attempt, ExclusiveLock);
-		*again = find_granted(rel, request, grant);
-	}
-	semaphore_tag(&queue, &request->name);
-	if (!*again && first_attempt && !waitlist_must_wait(&queue, false))
-		granted = claim_and_grant(rel, request, &config, grant);
-	if (!granted && request->request_id != NULL && first_attempt)
-		keylock_release(&attempt, ExclusiveLock);
-	if (granted)
+	return config.permits;
+}
+
+static SemaphoreReason
+acquire_once(const SemaphoreRequest *request, SemaphoreGrant *grant, bool *again)
+{
+	Relation	rel = row_open_write(TABLE_SEMAPHORE_PERMIT, "semaphore_acquire()");
+	int			permits = permits_there_are(request);
+	SemaphoreReason reason;
+
+	memset(grant, 0, sizeof(*grant));
+	grant->retry_us = -1;
+	*again = false;
+	if (request->request_id == NULL)
+		reason = decide(rel, request, permits, grant);
+	else
+		reason = decide_request(rel, request, permits, grant, again);
+	if (reason == SEMAPHORE_OK)
 		row_close(rel);
 	else
 		row_close_unwritten(rel);
-	return granted || *again ? SEMAPHORE_OK : SEMAPHORE_NO_PERMIT;
+	return *again ? SEMAPHORE_OK : reason;
 }
 
 /* ---- waiting ---- */
@@ -371,7 +410,7 @@ join_queue(const SemaphoreRequest *request, int64 wait_us)
 	return room;
 }
 
-/* How long until enough permits have expired, for the one who is to take them. */
+/* How long until it may be granted without a release, for the one who is to take it. */
 static int64
 time_to_expiry(const SemaphoreRequest *request, const SemaphoreGrant *refused)
 {
@@ -465,7 +504,8 @@ semaphore_acquire(const SemaphoreRequest *request, int64 wait_us, SemaphoreGrant
 		[SEMAPHORE_OK] = "acquired",
 		[SEMAPHORE_NO_PERMIT] = "refused",
 		[SEMAPHORE_QUEUE_FULL] = "queue_full",
-		[SEMAPHORE_TIMEOUT] = "timed_out"
+		[SEMAPHORE_TIMEOUT] = "timed_out",
+		[SEMAPHORE_FAILOVER_DELAY] = "refused"
 	};
 	SemaphoreReason reason = acquire_once(request, grant, again);
 

@@ -18,7 +18,8 @@ typedef enum SemaphoreReason
 	SEMAPHORE_OK,
 	SEMAPHORE_NO_PERMIT,
 	SEMAPHORE_QUEUE_FULL,
-	SEMAPHORE_TIMEOUT
+	SEMAPHORE_TIMEOUT,
+	SEMAPHORE_FAILOVER_DELAY
 } SemaphoreReason;
 
 typedef struct SemaphoreConfig
@@ -46,7 +47,7 @@ typedef struct SemaphoreGrant
 	int64		ttl_us;
 	int64		left_us;
 	TimestampTz expires_at;		/* on this server's wall clock */
-	int64		retry_us;		/* refused: until so many permits have expired; -1: not known */
+	int64		retry_us;		/* refused: until it may be granted without a release; -1: not known */
 } SemaphoreGrant;
 
 /* ---- configuration ---- */
@@ -73,5 +74,6 @@ extern void semaphore_wake(const NameArg *name);
 
 /* Job: removes dead permits of slots that are not granted any more. */
 extern void semaphore_sweep(JobSlice *slice);
+extern void semaphore_init(void);
 
 #endif							/* DISTSYS_SEMAPHORE_H */

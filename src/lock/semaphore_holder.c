@@ -210,6 +210,7 @@ semaphore_release(const NameArg *name, int64 token)
 	Datum		values[NATTS] = {0};
 	bool		nulls[NATTS] = {false};
 	bool		replace[NATTS] = {false};
+	bool		relaxed = xact_relaxed_begin();
 	Held		held;
 
 	if (lock_grant(rel, name, token, ShareUpdateExclusiveLock, &held) != NULL)
@@ -223,6 +224,9 @@ semaphore_release(const NameArg *name, int64 token)
 	for (int i = 0; i < held.nslots; i++)
 		row_update(rel, held.rows[i], values, nulls, replace);
 	row_close(rel);
+	/* lost in a crash, the permits are held for the rest of their ttl; no grant of them is on disk before it */
+	if (relaxed)
+		xact_relaxed_end();
 	semaphore_wake(name);
 	stats_add("semaphore", "", "released", 1);
 	return true;

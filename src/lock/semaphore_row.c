@@ -35,11 +35,13 @@ permit_from_row(Relation rel, HeapTuple row, const ClockReading *now, Permit *pe
 	if (permit->has_request)
 		permit->request_id = *DatumGetUUIDP(values[ATTR_REQUEST_ID - 1]);
 
-	permit->left_us = deadline_left(&permit->deadline, now);
+	/* a renewal that a promoted server never received may have prolonged it */
+	permit->left_us = Max(deadline_left(&permit->deadline, now), token_promoted_left(now, permit->ttl_us));
 	permit->live = !DatumGetBool(values[ATTR_RELEASED - 1]) && permit->left_us > 0 &&
 		permit->token >= token_lease_floor();
 	if (!permit->live)
 		permit->left_us = 0;
+	permit->expires_at = deadline_wall(&permit->deadline, now, permit->left_us);
 }
 
 void
@@ -232,4 +234,31 @@ semaphore_sweep(JobSlice *slice)
 
 	sweep_slice(rel, &sweep, slice);
 	row_close(rel);
+}
+
+/* ---- failover ---- */
+
+static int64
+longest_ttl_us(void)
+{
+	Relation	rel = row_open_read(TABLE_SEMAPHORE_PERMIT);
+	RowScan    *scan = row_scan_begin(rel, 0, NULL, NULL);
+	int64		longest = 0;
+	HeapTuple	row;
+
+	while ((row = row_scan_next(scan)) != NULL)
+	{
+		int64		ttl_us = DatumGetInt64(row_get(rel, row, ATTR_TTL_US, NULL));
+
+		longest = Max(longest, ttl_us);
+	}
+	row_scan_end(scan);
+	row_close(rel);
+	return longest;
+}
+
+void
+semaphore_init(void)
+{
+	token_register_ttl(longest_ttl_us);
 }

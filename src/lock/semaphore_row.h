@@ -43,6 +43,7 @@ typedef struct Permit
 	pg_uuid_t	request_id;		/* of the call that got it */
 	bool		live;
 	int64		left_us;		/* until it expires, when live */
+	TimestampTz expires_at;		/* on this server's wall clock */
 } Permit;
 
 extern void permit_from_row(Relation rel, HeapTuple row, const ClockReading *now, Permit *permit);

@@ -13,16 +13,15 @@
 
 #include "core/guc.h"
 #include "core/result.h"
+#include "lock/lease_arg.h"
 #include "lock/semaphore_row.h"
-
-#define TTL_MIN (100 * MILLISECONDS)
-#define TTL_HINT "A bare number is seconds; write '30 s' or make_interval(secs => 30). The limit is distsys.lease_max_ttl."
 
 static const char *const reasons[] = {
 	[SEMAPHORE_OK] = "ok",
 	[SEMAPHORE_NO_PERMIT] = "no_permit",
 	[SEMAPHORE_QUEUE_FULL] = "queue_full",
-	[SEMAPHORE_TIMEOUT] = "timeout"
+	[SEMAPHORE_TIMEOUT] = "timeout",
+	[SEMAPHORE_FAILOVER_DELAY] = "failover_delay"
 };
 
 /* Row type distsys.semaphore_grant */
@@ -38,12 +37,6 @@ enum
 	OUT_RETRY_AFTER_S,
 	NOUT
 };
-
-static int64
-arg_ttl(FunctionCallInfo fcinfo, int argno)
-{
-	return arg_interval(fcinfo, argno, "ttl", TTL_MIN, (int64) guc_lease_max_ttl * MILLISECONDS, TTL_HINT);
-}
 
 static Datum
 slots_datum(const SemaphoreGrant *grant)
@@ -106,10 +99,10 @@ distsys_semaphore_acquire(PG_FUNCTION_ARGS)
 
 	request.name = arg_name(fcinfo, 0, "name", NAME_LONG);
 	request.owner = arg_name(fcinfo, 1, "owner", NAME_LONG);
-	request.ttl_us = arg_ttl(fcinfo, 2);
+	request.ttl_us = lease_arg_ttl(fcinfo, 2);
 	request.permits = arg_int32(fcinfo, 3, "permits", 1, SEMAPHORE_MAX_PERMITS);
 	wait_us = arg_function_wait(fcinfo, 4, NULL);
-	request.request_id = PG_ARGISNULL(5) ? NULL : PG_GETARG_UUID_P(5);
+	request.request_id = lease_arg_uuid(fcinfo, 5);
 
 	reason = semaphore_acquire(&request, wait_us, &grant, &again);
 	if (reason == SEMAPHORE_OK && !again)
@@ -124,7 +117,7 @@ distsys_semaphore_renew(PG_FUNCTION_ARGS)
 {
 	NameArg		name = arg_name(fcinfo, 0, "name", NAME_LONG);
 	int64		token = arg_token(fcinfo, 1);
-	int64		ttl_us = PG_ARGISNULL(2) ? 0 : arg_ttl(fcinfo, 2);
+	int64		ttl_us = lease_arg_optional_ttl(fcinfo, 2);
 	SemaphoreGrant grant;
 
 	semaphore_renew(&name, token, ttl_us, &grant);
@@ -179,7 +172,7 @@ distsys__semaphore_permits(PG_FUNCTION_ARGS)
 		values[3] = ObjectIdGetDatum(permit.role);
 		values[4] = BoolGetDatum(permit.live);
 		values[5] = TimestampTzGetDatum(permit.acquired_at);
-		values[6] = TimestampTzGetDatum(deadline_wall(&permit.deadline, &now));
+		values[6] = TimestampTzGetDatum(permit.expires_at);
 		values[7] = interval_datum(permit.left_us);
 		values[8] = Int64GetDatum(permit.token);
 		nulls[8] = !has_privs_of_role(GetUserId(), permit.role);

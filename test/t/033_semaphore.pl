@@ -90,7 +90,7 @@ for (['plain', ''], ['collisions', '-c distsys.hash_bits=4'])
 		sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL work(%' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1");
 	}
 	$load->finish;
-	cmp_ok(sql("SELECT count(*) FROM hold WHERE run = '$run'"), '>', 200, "$run: there was work");
+	cmp_ok(sql("SELECT count(*) FROM hold WHERE run = '$run'"), '>', 50, "$run: there was work");
 	my $most = most($run);
 	cmp_ok($most, '<=', 5, "$run: never more than 5 permits at a time");
 	cmp_ok($most, '>=', 4, "$run: and as many as that");
@@ -104,7 +104,7 @@ sleep(1);
 is(sql("SET lock_timeout = '1 ms'; SELECT distsys.semaphore_resize('work', 2)"), 't', 'resizing does not wait for holders');
 my $resized = sql('SELECT clock_timestamp()');
 $load->finish;
-cmp_ok(sql("SELECT count(*) FROM hold WHERE run = 'resize' AND began > timestamptz '$resized' + interval '400 ms'"), '>', 50, 'there was work after the resize');
+cmp_ok(sql("SELECT count(*) FROM hold WHERE run = 'resize' AND began > timestamptz '$resized' + interval '400 ms'"), '>', 5, 'there was work after the resize');
 cmp_ok(most('resize', sql("SELECT timestamptz '$resized' + interval '400 ms'")), '<=', 2, 'never more than 2 permits once those of before have ended');
 sql("SELECT distsys.semaphore_resize('work', 5)");
 
