@@ -36,7 +36,6 @@
 typedef int ProcNumber;
 #define MyProcNumber (MyProc->pgprocno)
 #define LockHeldByMe(tag, mode, orstronger) LockHeldByMe(tag, mode)
-#define TransamVariables ShmemVariableCache
 #endif
 
 /* 18: index scans are instrumented. */

@@ -6,19 +6,18 @@
  * notes its xid under the lock's tag. It does so in XACT_EVENT_COMMIT: after its rows have become visible
  * (ProcArrayEndTransaction) and before the lock falls, so the next holder finds the note.
  *
- * The map is a fixed number of sets of WAYS entries. A lock that is in the map is judged exactly: by its last
- * writer's xid. When a set is full, the entry whose transaction ended first is dropped and the set remembers when that was,
- * in transactions completed since the server's start (the server counts them, and each snapshot knows the count it was
- * taken at, so this is the order of visibility; xids are not). A lock that is not in the map is then stale for
- * snapshots older than that: too careful, for names that no longer are in the map, beside a snapshot during
- * which more than WAYS other names of its set were written. A retry with a new snapshot gets past it.
+ * The map is a fixed number of sets of WAYS entries. A lock that is in the map is judged exactly: was its last writer
+ * running in the snapshot? The last one and not the highest xid, since xids are not given in the order of commits. When a
+ * set is full, its oldest entry is dropped and the set remembers the highest xid dropped. A lock that is not in the map is
+ * stale when any transaction up to that xid was running in the snapshot and has ended since: never missed, and too
+ * careful only beside a transaction that has outlived the entries of a set (about SETS * WAYS names locked and
+ * written), or a snapshot that has. A retry with a new snapshot gets past it.
  *
- * PREPARE TRANSACTION notes the xid before it gives the lock to the prepared transaction, whose commit calls nobody. Those
- * that are dropped from the map, or were there at the server's start, are judged together (prepared_until): stale when
- * one in progress in the snapshot has ended since.
+ * PREPARE TRANSACTION notes the xid before it gives the lock to the prepared transaction, whose end calls nobody: until
+ * then it runs in every snapshot, and the lock cannot be had. A crash or restart empties the map. No snapshot outlives
+ * it, but prepared transactions do: all up to the xid at which the map began are taken as dropped.
  *
- * A crash or restart empties the map: no snapshot outlives it. Locks: one LWLock for a sixteenth of the sets,
- * nothing else is taken or called while it is held.
+ * Locks: one LWLock for a sixteenth of the sets, nothing else is taken or called while it is held.
  */
 #include "postgres.h"
 
@@ -36,7 +35,7 @@
 #include "core/xact.h"
 #include "lock/last_writer.h"
 
-#define SETS 8192				/* a power of two; 1.4 MB */
+#define SETS 8192				/* a power of two; 1.2 MB */
 #define WAYS 4
 #define LOCKS 16
 #define MAX_LOOKUPS 100			/* of transactions that may have ended since a snapshot */
@@ -45,19 +44,19 @@ typedef struct Writer
 {
 	LOCKTAG		tag;
 	uint64		xid;			/* full; 0: free */
-	uint64		ended;			/* the count of completed transactions then */
-	bool		prepared;		/* it had not ended when this was noted */
+	uint64		noted;			/* when, as the set counts */
 } Writer;
 
 typedef struct WriterSet
 {
-	uint64		dropped;		/* the highest `ended` of what was dropped */
+	uint64		notes;			/* how many there were */
+	uint64		dropped;		/* the highest full xid dropped */
 	Writer		writers[WAYS];
 } WriterSet;
 
 typedef struct WriterMap
 {
-	pg_atomic_uint64 prepared_until;	/* full xid: prepared transactions up to it may be missing; 0: not used yet */
+	pg_atomic_uint64 begun;		/* full xid: what was prepared up to it is missing; 0: not used yet */
 	WriterSet	sets[SETS];
 } WriterMap;
 
@@ -78,7 +77,7 @@ map_size(void)
 static void
 map_init_memory(void *memory)
 {
-	pg_atomic_init_u64(&((WriterMap *) memory)->prepared_until, 0);
+	pg_atomic_init_u64(&((WriterMap *) memory)->begun, 0);
 }
 
 static const ShmemSegment segment = {
@@ -115,36 +114,23 @@ find_writer(WriterSet *set, const LOCKTAG *tag)
 	return NULL;
 }
 
-/* A free entry, else the one that ended first; of prepared transactions that is not known, so they go last. */
+/* A free entry, else the oldest. */
 static Writer *
 choose_place(WriterSet *set)
 {
 	Writer	   *choice = &set->writers[0];
 
-	for (int i = 0; i < WAYS; i++)
+	for (int i = 1; i < WAYS && choice->xid != 0; i++)
 	{
-		Writer	   *writer = &set->writers[i];
-
-		if (writer->xid == 0)
-			return writer;
-		if (writer->prepared != choice->prepared ? choice->prepared : writer->ended < choice->ended)
-			choice = writer;
+		if (set->writers[i].xid == 0 || set->writers[i].noted < choice->noted)
+			choice = &set->writers[i];
 	}
 	return choice;
 }
 
-static void
-raise_prepared_until(uint64 xid)
-{
-	uint64		seen = pg_atomic_read_u64(&map->prepared_until);
-
-	while (seen < xid && !pg_atomic_compare_exchange_u64(&map->prepared_until, &seen, xid))
-		;
-}
-
 /* Must not fail: runs in the commit. */
 static void
-note_writer(const LOCKTAG *tag, uint64 xid, bool prepared)
+note_writer(const LOCKTAG *tag, uint64 xid)
 {
 	uint32		number = set_number(tag);
 	WriterSet  *set = &map->sets[number];
@@ -155,16 +141,11 @@ note_writer(const LOCKTAG *tag, uint64 xid, bool prepared)
 	if (place == NULL)
 	{
 		place = choose_place(set);
-		if (place->xid != 0 && place->prepared)
-			raise_prepared_until(place->xid);
-		else if (place->xid != 0)
-			set->dropped = Max(set->dropped, place->ended);
+		set->dropped = Max(set->dropped, place->xid);
 	}
 	place->tag = *tag;
 	place->xid = xid;
-	/* read after our own end was counted; a little late is on the safe side */
-	place->ended = TransamVariables->xactCompletionCount;
-	place->prepared = prepared;
+	place->noted = ++set->notes;
 	LWLockRelease(set_lock(number));
 }
 
@@ -200,16 +181,15 @@ make_room(void)
 	max_reserved = size;
 }
 
-/* What was prepared before the server started is not in the map: the first one to use the map says where it begins. */
+/* The first one to use the map says where it begins. */
 static void
 begin_map(void)
 {
-	if (pg_atomic_read_u64(&map->prepared_until) != 0)
-		return;
-	if (max_prepared_xacts == 0)
-		raise_prepared_until(1);
-	else
-		raise_prepared_until(U64FromFullTransactionId(ReadNextFullTransactionId()) - 1);
+	uint64		unused = 0;
+
+	if (pg_atomic_read_u64(&map->begun) == 0)
+		(void) pg_atomic_compare_exchange_u64(&map->begun, &unused, max_prepared_xacts == 0 ? 1 :
+											  U64FromFullTransactionId(ReadNextFullTransactionId()) - 1);
 }
 
 void
@@ -226,12 +206,12 @@ last_writer_reserve(const LOCKTAG *tag)
 }
 
 static void
-note_all(FullTransactionId xid, bool prepared)
+note_all(FullTransactionId xid)
 {
 	for (int i = 0; i < nreserved; i++)
 	{
 		if (LockHeldByMe(&reserved[i], ExclusiveLock, false))
-			note_writer(&reserved[i], U64FromFullTransactionId(xid), prepared);
+			note_writer(&reserved[i], U64FromFullTransactionId(xid));
 	}
 	nreserved = 0;
 }
@@ -240,7 +220,7 @@ static void
 writer_pre_prepare(void)
 {
 	if (nreserved > 0)
-		note_all(GetTopFullTransactionId(), true);
+		note_all(GetTopFullTransactionId());
 }
 
 static void
@@ -249,7 +229,7 @@ writer_end(bool committed)
 	if (nreserved == 0)
 		return;
 	if (committed && FullTransactionIdIsValid(GetTopFullTransactionIdIfAny()))
-		note_all(GetTopFullTransactionIdIfAny(), false);
+		note_all(GetTopFullTransactionIdIfAny());
 	nreserved = 0;
 }
 
@@ -325,6 +305,5 @@ last_writer_unseen(const LOCKTAG *tag, Snapshot snapshot)
 
 	if (xid != 0)
 		return running_in(xid, snapshot);
-	return snapshot->snapXactCompletionCount < dropped ||
-		ended_since(pg_atomic_read_u64(&map->prepared_until), snapshot);
+	return ended_since(Max(dropped, pg_atomic_read_u64(&map->begun)), snapshot);
 }

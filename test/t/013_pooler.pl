@@ -11,6 +11,7 @@ BAIL_OUT('pgbouncer is not installed; script/setup --test installs it') unless $
 
 my $node = PostgreSQL::Test::Cluster->new('pooled');
 $node->init;
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'distsys'\n");	# for the names of locks
 $node->start;
 $node->safe_psql('postgres', q{
 	CREATE EXTENSION distsys;
@@ -91,8 +92,13 @@ for (1 .. 6)
 	$refused++ if $err =~ /55000/;
 }
 cmp_ok($refused, '>=', 1, 'the second client of the holding connection does not inherit the lock: 55000');
-is($node->safe_psql('postgres', "SELECT count(*) FROM distsys.locks WHERE kind = 'session' AND granted AND pid IS NOT NULL"), '1',
-	'the leaked lock is visible with its pid');
+my $leaked = "FROM distsys.locks WHERE kind = 'session' AND granted";
+is($node->safe_psql('postgres', "SELECT name, pid IS NOT NULL, usename = current_user, application_name <> '' $leaked"), 'x|t|t|t',
+	'the leaked lock is visible with its name, its pid and the client that used the connection last');
+is($node->safe_psql('postgres', "SELECT pg_terminate_backend(pid, 10000) $leaked"), 't', 'ending that server connection');
+is($node->safe_psql('postgres', "SELECT count(*) $leaked"), '0', 'frees it');
+my ($t2) = pooled("SELECT distsys.session_lock('x', '0')");
+cmp_ok($t2, '>', $t1, 'and the next one gets it, with a higher token');
 
 $node->stop;
 done_testing();
