@@ -158,6 +158,10 @@ CREATE FUNCTION distsys.rate_limit_drop(policy text, if_exists boolean DEFAULT f
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_drop';
 COMMENT ON FUNCTION distsys.rate_limit_drop(text, boolean) IS 'Drops a policy. Its buckets go when they would have been full again; a policy of the same name created before that finds them. true: dropped. 42704 unknown.';
 
+CREATE FUNCTION distsys._calendar_window(unit text, time_zone text, at timestamptz, OUT begins timestamptz, OUT ends timestamptz) RETURNS record
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'distsys__calendar_window';
+COMMENT ON FUNCTION distsys._calendar_window(text, text, timestamptz) IS 'Internal: the window of a calendar limit that holds a moment: minutes and hours from the local clock''s full ones, days, weeks (from Monday), months and years from local midnight. A midnight that does not exist is the moment of the change; of one that comes twice the second counts.';
+
 -- Taking ---------------------------------------------------------------------
 
 CREATE FUNCTION distsys.rate_limit_take(policy text, key text, cost bigint DEFAULT 1) RETURNS distsys.rate_limit_result

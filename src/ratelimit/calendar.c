@@ -8,7 +8,10 @@
 #include "utils/timestamp.h"
 
 #include "core/arg.h"
+#include "core/result.h"
 #include "ratelimit/calendar.h"
+
+const char *const calendar_units[] = {"minute", "hour", "day", "week", "month", "year", NULL};
 
 static const int64 lengths[] = {
 	[CALENDAR_MINUTE] = 60 * SECONDS,
@@ -105,4 +108,25 @@ calendar_windows(CalendarUnit unit, const char *time_zone, TimestampTz now, Time
 		ahead = -1;
 	for (int i = 0; i < 3; i++)
 		window[i] = midnight(first_day(unit, &tm, ahead + i), zone);
+}
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__calendar_window);
+
+/* (unit, time_zone, at) -> (begins, ends) */
+Datum
+distsys__calendar_window(PG_FUNCTION_ARGS)
+{
+	CalendarUnit unit = (CalendarUnit) arg_word(fcinfo, 0, "unit", calendar_units);
+	NameArg		zone = arg_name(fcinfo, 1, "time_zone", NAME_SHORT);
+	TimestampTz window[3];
+	Datum		values[2];
+	bool		nulls[2] = {false};
+
+	arg_not_null(fcinfo, 2, "at");
+	if (TIMESTAMP_NOT_FINITE(PG_GETARG_TIMESTAMPTZ(2)))
+		out_of_range();
+	calendar_windows(unit, name_cstring(zone), PG_GETARG_TIMESTAMPTZ(2), window);
+	values[0] = TimestampTzGetDatum(window[0]);
+	values[1] = TimestampTzGetDatum(window[1]);
+	return result_record(fcinfo, values, nulls);
 }

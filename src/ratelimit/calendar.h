@@ -21,6 +21,8 @@ typedef enum CalendarUnit
 	CALENDAR_YEAR
 } CalendarUnit;
 
+/* The words, in the order of the units. */
+extern const char *const calendar_units[];
 /* The unit's usual length in microseconds: month 30 days, year 365. */
 extern int64 calendar_length(CalendarUnit unit);
 /* Begin of the window that holds `now`, of the next, and of the one after. 22023: the zone is unknown. */

@@ -69,6 +69,12 @@ judge_request(RateTake *take)
 	take->verdict = judge_cost(take, whole && !take->never ? take->cost : 0);
 	if (take->never)
 		return false;
+	/* nothing is always to be had, in debt as well */
+	if (take->cost == 0)
+	{
+		take->verdict.retry_us = 0;
+		return true;
+	}
 	switch (take->verb)
 	{
 		case RATE_TAKE:
@@ -77,7 +83,7 @@ judge_request(RateTake *take)
 			take->granted = Min(take->cost, take->verdict.remaining);
 			if (take->granted == 0 && take->cost > 0)
 				take->verdict = judge_cost(take, 1);
-			return take->granted > 0 || take->cost == 0;
+			return take->granted > 0;
 		case RATE_RESERVE:
 			return can_reserve(take);
 		case RATE_CHARGE:

@@ -54,7 +54,6 @@ static const char *const on_errors[] = {"open", "closed", NULL};
 static const char *const in_transactions[] = {"allow", "forbid", NULL};
 static const char *const modes[] = {"enforce", "shadow", "disabled", NULL};
 static const char *const anchors[] = {"epoch", "first_hit", NULL};
-static const char *const calendar_units[] = {"minute", "hour", "day", "week", "month", "year", NULL};
 static const char *const changes[] = {"reset", "proportionally", "as_is", "additive", NULL};
 
 static const ConfigKind kind = {
