@@ -14,11 +14,18 @@
 #include "storage/proc.h"
 #include "utils/resowner.h"
 #include "utils/timeout.h"
-#include "utils/timestamp.h"
 
+#include "core/arg.h"
 #include "core/guc.h"
 #include "core/keylock.h"
+#include "core/wait.h"
 #include "core/xact.h"
+
+/*
+ * Who waits for a holder's transaction looks again after deadlock_timeout and this long, since the lock may have gone
+ * with a savepoint. Not sooner, or no deadlock would be seen.
+ */
+#define HOLDER_LOOK_AGAIN (1 * SECONDS)
 
 /* Key locks this transaction holds. A rollback to a savepoint restores the number. */
 static int	held = 0;
@@ -262,19 +269,20 @@ wait_for_holder(void *arg)
 bool
 keylock_wait_for_holders(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us)
 {
-	TimestampTz until = GetCurrentTimestamp() + wait_us;
-	VirtualTransactionId *holder = GetLockConflicts(tag, mode, NULL);
+	int64		until = wait_clock() + wait_us;
+	int64		slice_us = DeadlockTimeout * MILLISECONDS + HOLDER_LOOK_AGAIN;
 
-	for (; VirtualTransactionIdIsValid(*holder); holder++)
+	for (;;)
 	{
-		int64		left = until - GetCurrentTimestamp();
+		VirtualTransactionId *holder = GetLockConflicts(tag, mode, NULL);
+		int64		left_us = until - wait_clock();
 
-		if (VirtualXactLock(*holder, false))
-			continue;
-		if (left <= 0 || !wait_in_subtransaction(wait_for_holder, holder, left))
+		if (!VirtualTransactionIdIsValid(*holder))
+			return true;
+		if (left_us <= 0)
 			return false;
+		(void) wait_in_subtransaction(wait_for_holder, holder, Min(left_us, slice_us));
 	}
-	return true;
 }
 
 int

@@ -60,7 +60,7 @@ extern int	keylock_room(void);
 extern void keylock_release(const LOCKTAG *tag, LOCKMODE mode);
 /* Does another transaction hold a lock that conflicts with `mode`? Takes nothing. */
 extern bool keylock_conflicts(const LOCKTAG *tag, LOCKMODE mode);
-/* Waits until those who hold a lock that conflicts with `mode` have ended their transactions, without queueing for the lock. false: time is up. */
+/* Waits for the transactions that hold a lock that conflicts with `mode`, without queueing for it, until none does. false: time is up. */
 extern bool keylock_wait_for_holders(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us);
 
 /* How many other transactions hold a lock that conflicts with `mode`. */

@@ -68,8 +68,9 @@ lease_transfer(const LeaseKind *kind, const NameArg *name, int64 token, const Na
 	/* shared grants do not exclude each other, so the transactions under the old one may go on */
 	if (!old.shared && !keylock_try(&tag, ExclusiveLock))
 	{
+		lease_let_go(kind, name, token, lease_pin_mode(&old));
+		row_close_unwritten(rel);
 		*lease = old;
-		row_close(rel);
 		return false;
 	}
 	write_transfer(rel, row, &old, new_owner, ttl_us, &now, lease);

@@ -120,11 +120,21 @@ lease_lock_grant(const LeaseKind *kind, const NameArg *name, int64 token)
 				 errhint("Renew in autocommit mode: the row is locked until the transaction that renews ends.")));
 }
 
+void
+lease_let_go(const LeaseKind *kind, const NameArg *name, int64 token, LOCKMODE pin_mode)
+{
+	LOCKTAG		tag;
+
+	lease_grant_tag(kind, &tag, name, token);
+	keylock_release(&tag, ExclusiveLock);
+	lease_name_tag(kind, &tag, name);
+	keylock_release(&tag, pin_mode);
+}
+
 HeapTuple
 lease_hold(const LeaseKind *kind, Relation rel, const NameArg *name, int64 token, Lease *lease, ClockReading *now, const char **why)
 {
 	HeapTuple	row;
-	LOCKTAG		tag;
 	LOCKMODE	mode;
 
 	*why = pin(kind, rel, name, token, lease);
@@ -136,10 +146,7 @@ lease_hold(const LeaseKind *kind, Relation rel, const NameArg *name, int64 token
 	*why = why_not_held(lease, token);
 	if (*why == NULL)
 		return row;
-	lease_grant_tag(kind, &tag, name, token);
-	keylock_release(&tag, ExclusiveLock);
-	lease_name_tag(kind, &tag, name);
-	keylock_release(&tag, mode);
+	lease_let_go(kind, name, token, mode);
 	return NULL;
 }
 

@@ -15,6 +15,8 @@ extern HeapTuple lease_hold(const LeaseKind *kind, Relation rel, const NameArg *
 /* The same; SD002, and 42501 for a role without the holder's rights. */
 extern HeapTuple lease_hold_or_raise(const LeaseKind *kind, Relation rel, const NameArg *name, int64 token,
 									 Lease *lease, ClockReading *now);
+/* Gives back what lease_hold() has locked: for a call that writes nothing after all. */
+extern void lease_let_go(const LeaseKind *kind, const NameArg *name, int64 token, LOCKMODE pin_mode);
 /* The mode of NAME that pins this grant. */
 extern LOCKMODE lease_pin_mode(const Lease *lease);
 extern void lease_lock_grant(const LeaseKind *kind, const NameArg *name, int64 token);
