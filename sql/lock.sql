@@ -36,9 +36,9 @@ CREATE PROCEDURE distsys.session_lock_wait(name text, wait interval DEFAULT NULL
     LANGUAGE c AS 'MODULE_PATHNAME', 'distsys_session_lock_wait';
 COMMENT ON PROCEDURE distsys.session_lock_wait(text, interval, bigint) IS 'session_lock() that waits without a snapshot: CREATE INDEX CONCURRENTLY in the holder does not deadlock with it. Commits the transaction it is called in; 2D000 inside BEGIN, a function or a pipeline. token: NULL when wait elapsed.';
 
-CREATE FUNCTION distsys._lock_id(space int, name text) RETURNS bigint
+CREATE FUNCTION distsys._lock_id(space int, name text, number bigint DEFAULT NULL) RETURNS bigint
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'distsys__lock_id';
-COMMENT ON FUNCTION distsys._lock_id(int, text) IS 'Internal: lock_id of the view locks for a name in a key lock space.';
+COMMENT ON FUNCTION distsys._lock_id(int, text, bigint) IS 'Internal: lock_id of the view locks for a name, or a name and a number, in a key lock space.';
 
 CREATE FUNCTION distsys._lock_names(OUT pid int, OUT space int, OUT lock_id bigint, OUT name text) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL SAFE ROWS 100 AS 'MODULE_PATHNAME', 'distsys__lock_names';
@@ -472,13 +472,17 @@ CREATE VIEW distsys.locks AS
                UNION ALL
                SELECT 30, distsys._lock_id(30, t.name), t.name FROM distsys.leader_term t
                UNION ALL
+               SELECT q.space, distsys._lock_id(q.space, s.name), s.name FROM distsys.semaphore s, (VALUES (34), (37)) q(space)
+               UNION ALL
+               SELECT 35, distsys._lock_id(35, p.name, p.slot), p.name FROM distsys.semaphore_permit p
+               UNION ALL
                SELECT 20, distsys._lock_id(20, f.resource), f.resource FROM distsys.fence f) n ON n.space = h.space AND n.lock_id = h.lock_id
     LEFT JOIN (SELECT m.space, m.lock_id, min(m.name) AS name FROM distsys._lock_names() m GROUP BY m.space, m.lock_id) k
            ON k.space = h.space AND k.lock_id = h.lock_id
     LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = h.pid
     -- the numbers of pg_advisory_lock() only where xact_lock() uses them too: distsys.advisory_keyspace = shared
     WHERE h.space > 1 OR k.name IS NOT NULL;
-COMMENT ON VIEW distsys.locks IS 'Key locks of this database that are held or waited for. kind lease: RowExclusive = a pin (lease_assert) or a heartbeat, Exclusive = a grant not committed yet. kind permit, a slot of a semaphore: RowExclusive = a pin (semaphore_assert), ShareUpdateExclusive = a renewal or release, Exclusive = a grant not committed yet. name is known for leases and fences, and when preloaded for the last 8 xact and session locks of each session (session locks that it holds first); for others compare lock_id with distsys._lock_id(16, name) for xact or (17, name) for session locks. pid NULL: a prepared transaction.';
+COMMENT ON VIEW distsys.locks IS 'Key locks of this database that are held or waited for. kind lease: RowExclusive = a pin (lease_assert) or a heartbeat, Exclusive = a grant not committed yet. kind permit, a slot of a semaphore: RowExclusive = a pin (semaphore_assert), ShareUpdateExclusive = a renewal or release, Exclusive = a grant not committed yet. name is known for leases, leaders, semaphores and fences, and when preloaded for the last 8 xact and session locks of each session (session locks that it holds first); for others compare lock_id with distsys._lock_id(16, name) for xact or (17, name) for session locks. pid NULL: a prepared transaction.';
 
 INSERT INTO distsys.access_object (profile, kind, name) VALUES
     ('app', 'routine', 'fence_pass'), ('app', 'routine', 'fence_assert'), ('app', 'routine', 'fence_current'),

@@ -43,6 +43,8 @@ typedef enum KeylockSpace
 	KEYLOCK_SEMAPHORE_QUEUE = 37	/* each session that waits, shared */
 } KeylockSpace;
 
+#define KEYLOCK_LAST_SPACE KEYLOCK_SEMAPHORE_QUEUE
+
 #define KEYLOCK_FOR_EVER INT64CONST(-1)
 
 extern void keylock_tag(LOCKTAG *tag, KeylockSpace space, const char *name, int len);

@@ -78,14 +78,17 @@ distsys_lock_name(PG_FUNCTION_ARGS)
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__lock_id);
 
-/* The number under which pg_locks shows the key lock of (space, name): what the view locks resolves names with. */
+/* The number under which pg_locks shows the key lock of (space, name) or (space, name, number): what the view locks resolves names with. */
 Datum
 distsys__lock_id(PG_FUNCTION_ARGS)
 {
-	int32		space = arg_int32(fcinfo, 0, "space", KEYLOCK_XACT, KEYLOCK_WORKER);
+	int32		space = arg_int32(fcinfo, 0, "space", KEYLOCK_XACT, KEYLOCK_LAST_SPACE);
 	NameArg		name = arg_name(fcinfo, 1, "name", NAME_LONG);
 	LOCKTAG		tag;
 
-	keylock_tag(&tag, (KeylockSpace) space, name.data, name.len);
+	if (PG_ARGISNULL(2))
+		keylock_tag(&tag, (KeylockSpace) space, name.data, name.len);
+	else
+		keylock_tag_num(&tag, (KeylockSpace) space, name.data, name.len, PG_GETARG_INT64(2));
 	PG_RETURN_INT64((int64) (((uint64) tag.locktag_field2 << 32) | tag.locktag_field3));
 }

@@ -66,3 +66,10 @@ SET distsys.clock_offset = '1 h';
 SELECT count(error) AS errors FROM distsys.maintain();
 SELECT count(*) AS elections FROM distsys.leaders;
 RESET distsys.clock_offset;
+
+-- the view locks knows the names
+BEGIN;
+SET LOCAL distsys.notice_in_transaction = off;
+SELECT elected FROM distsys.leader_campaign('named', 'me', '1 s');
+SELECT name, count(*) > 0 AS held FROM distsys.locks WHERE pid = pg_backend_pid() AND kind = 'leader' GROUP BY name;
+ROLLBACK;

@@ -135,6 +135,12 @@ COMMIT;
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT acquired FROM distsys.semaphore_acquire('exports', 'me', '1 min');
 COMMIT;
+-- the view locks knows the names
+BEGIN;
+SELECT distsys.semaphore_assert('exports', token) FROM distsys.semaphore_permits WHERE name = 'exports';
+SELECT array_length(slots, 1) FROM distsys.semaphore_acquire('retry', 'me', '1 min');
+SELECT kind, name, mode FROM distsys.locks WHERE pid = pg_backend_pid() ORDER BY name;
+COMMIT;
 -- a NOTICE where the grant takes effect later than it looks
 SET client_min_messages = notice;
 RESET distsys.notice_in_transaction;
