@@ -72,8 +72,8 @@ CREATE TABLE distsys.lease_grant (
     data           jsonb,
     session_id     uuid,
     PRIMARY KEY (name, slot)
-) WITH (fillfactor = 50, vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
-COMMENT ON TABLE distsys.lease_grant IS 'Internal: grants of leases; slot 0 is the exclusive one, shared ones have slots from 1 on. Read the view distsys.leases.';
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+COMMENT ON TABLE distsys.lease_grant IS 'Internal: grants of leases; slot 0 is the exclusive one, shared ones have slots from 1 on. Read the view distsys.leases. VACUUM may give its pages back, which keeps others out for a few milliseconds: after many names it is small again.';
 SELECT pg_catalog.pg_extension_config_dump('distsys.lease_grant', '');
 
 CREATE TABLE distsys.lease_session (
@@ -92,7 +92,7 @@ CREATE TABLE distsys.lease_session_member (
     name       text COLLATE "C" NOT NULL,
     token      bigint NOT NULL,
     PRIMARY KEY (session_id, name, token)
-) WITH (vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE distsys.lease_session_member IS 'Internal: the leases that were acquired under a session and not released.';
 
 CREATE TABLE distsys.lease_event (
@@ -130,7 +130,7 @@ COMMENT ON TYPE distsys.lease IS 'A lease, or why it was refused. reason: ok | h
 CREATE FUNCTION distsys.lease_acquire(name text, owner text, ttl interval, wait interval DEFAULT '0', mode text DEFAULT 'exclusive',
     request_id uuid DEFAULT NULL, data jsonb DEFAULT NULL, min_hold interval DEFAULT '0', session_id uuid DEFAULT NULL) RETURNS distsys.lease
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_lease_acquire';
-COMMENT ON FUNCTION distsys.lease_acquire(text, text, interval, interval, text, uuid, jsonb, interval, uuid) IS 'Acquires a lease for ttl (100 ms .. distsys.lease_max_ttl) from the moment of the grant. name, owner: 1..255 bytes; owner is a label, the token proves ownership; the same owner never re-enters. wait: ''0'' = do not wait, at most distsys.max_function_wait; first come first served when the library is preloaded. mode: exclusive | shared; shared grants hold together, each with its own token, and do not starve an exclusive request that waits. A live lease is never taken over; an expired one is "pinned" while a transaction that asserted it is open. Durable when COMMIT returns. A bare number is seconds: write ''30 s''. request_id: one per logical attempt, never a host name; the same one answers with the same live grant, for a retry after a lost answer. data: jsonb of at most 8 kB for everybody to read. min_hold (0 .. ttl): nobody else gets it before, even when it is released. session_id: renewed with lease_session_renew(); the ttl is at least that of the session; SD002 when the session is over. 25006 READ ONLY or standby; PREPARE TRANSACTION after it 0A000.';
+COMMENT ON FUNCTION distsys.lease_acquire(text, text, interval, interval, text, uuid, jsonb, interval, uuid) IS 'Acquires a lease for ttl (100 ms .. distsys.lease_max_ttl) from the moment of the grant. name, owner: 1..255 bytes; owner is a label, the token proves ownership; the same owner never re-enters. wait: ''0'' = do not wait, at most distsys.max_function_wait; first come first served when the library is preloaded. mode: exclusive | shared; shared grants hold together, each with its own token, and do not starve an exclusive request that waits. A live lease is never taken over; an expired one is "pinned" while a transaction that asserted it is open. Durable when COMMIT returns. A bare number is seconds: write ''30 s''. request_id: one per logical attempt, never a host name; the same one answers with the same live grant, for a retry after a lost answer. data: jsonb of at most 8 kB for everybody to read. min_hold (0 .. ttl): nobody else gets it before, even when it is released. session_id: renewed with lease_session_renew(); the ttl is at least that of the session, the lease belongs to the role that opened it; SD002 when the session is over. 25006 READ ONLY or standby; PREPARE TRANSACTION after it 0A000.';
 
 CREATE FUNCTION distsys.lease_acquire_all(names text[], owner text, ttl interval, wait interval DEFAULT '0', mode text DEFAULT 'exclusive',
     request_id uuid DEFAULT NULL, session_id uuid DEFAULT NULL) RETURNS SETOF distsys.lease

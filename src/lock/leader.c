@@ -183,6 +183,7 @@ distsys_leader_campaign(PG_FUNCTION_ARGS)
 	int64		wait_us;
 	bool		elected;
 
+	request.role = GetUserId();
 	request.name = arg_name(fcinfo, 0, "election", NAME_LONG);
 	request.owner = arg_name(fcinfo, 1, "candidate", NAME_LONG);
 	request.ttl_us = lease_arg_ttl(fcinfo, 2);

@@ -383,7 +383,7 @@ new_grant(const LeaseRequest *request, int64 slot, const ClockReading *now)
 	lease.name = request->name.datum;
 	lease.slot = slot;
 	lease.owner = request->owner.datum;
-	lease.role = GetUserId();
+	lease.role = request->role;
 	lease.shared = request->shared;
 	lease.token = token_issue();
 	lease.ttl_us = request->ttl_us;

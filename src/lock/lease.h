@@ -81,6 +81,7 @@ typedef struct LeaseRequest
 {
 	NameArg		name;
 	NameArg		owner;
+	Oid			role;			/* whose it will be; the caller has its rights */
 	bool		shared;
 	int			priority;		/* in the queue: higher first */
 	int64		ttl_us;

@@ -92,8 +92,8 @@ check_session(Relation rel, HeapTuple row, const ClockReading *now, Session *ses
 				 errdetail("It was opened by role \"%s\".", GetUserNameFromId(session->role, true))));
 }
 
-int64
-lease_session_check(const pg_uuid_t *id)
+void
+lease_session_check(const pg_uuid_t *id, int64 *ttl_us, Oid *role)
 {
 	Relation	rel = row_open_read(TABLE_LEASE_SESSION);
 	Datum		key = UUIDPGetDatum(id);
@@ -103,7 +103,8 @@ lease_session_check(const pg_uuid_t *id)
 
 	check_session(rel, row, &now, &session);
 	row_close(rel);
-	return session.ttl_us;
+	*ttl_us = session.ttl_us;
+	*role = session.role;
 }
 
 void

@@ -15,8 +15,11 @@ typedef struct SessionLease
 	Lease		lease;
 } SessionLease;
 
-/* SD002 unless the session is live, 42501 for a stranger. Returns its ttl: a lease of it lasts at least as long. */
-extern int64 lease_session_check(const pg_uuid_t *id);
+/*
+ * SD002 unless the session is live, 42501 for a stranger. A lease of it lasts at least as long as its ttl and belongs to its
+ * role, so that whoever may renew the session may renew its leases.
+ */
+extern void lease_session_check(const pg_uuid_t *id, int64 *ttl_us, Oid *role);
 /* The lease was granted under that session, in this transaction. */
 extern void lease_session_add(const pg_uuid_t *id, const NameArg *name, int64 token);
 

@@ -100,16 +100,17 @@ lease_arg_data(FunctionCallInfo fcinfo, int argno, const char *what)
 	return JsonbPGetDatum(data);
 }
 
+/* Also decides whose the lease will be. */
 static const pg_uuid_t *
 arg_session(FunctionCallInfo fcinfo, int argno, LeaseRequest *request)
 {
 	const pg_uuid_t *id = lease_arg_uuid(fcinfo, argno);
-
 	int64		session_ttl_us;
 
+	request->role = GetUserId();
 	if (id == NULL)
 		return NULL;
-	session_ttl_us = lease_session_check(id);
+	lease_session_check(id, &session_ttl_us, &request->role);
 	request->ttl_us = Max(request->ttl_us, session_ttl_us);
 	return id;
 }
@@ -353,6 +354,7 @@ distsys_lease_lock(PG_FUNCTION_ARGS)
 	bool		nulls[3];
 
 	call_check(fcinfo, "lease_lock()");
+	request.role = GetUserId();
 	request.name = arg_name(fcinfo, 0, "name", NAME_LONG);
 	request.owner = arg_name(fcinfo, 1, "owner", NAME_LONG);
 	request.ttl_us = lease_arg_ttl(fcinfo, 2);

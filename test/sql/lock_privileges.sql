@@ -41,6 +41,9 @@ SELECT acquired, reason, owner, token FROM distsys.lease_acquire('shared work', 
 SELECT distsys.lease_renew('shared work', :t);
 SELECT distsys.lease_release('shared work', :t);
 SELECT distsys.lease_release('shared work', :t + 1);
+SELECT distsys.lease_set_data('shared work', :t, '1');
+SELECT distsys.lease_transfer('shared work', :t, 'stranger');
+SELECT distsys.lease_break('shared work');
 SELECT distsys.lease_assert('shared work', :t), distsys.fence_assert('lock_privileges', :t);
 SELECT * FROM distsys.leases;
 SELECT * FROM distsys.lease_grant;
@@ -61,6 +64,31 @@ SELECT distsys.lease_get('shared work');
 SELECT distsys.lock_key('x');
 CALL distsys.session_lock_wait('x');
 RESET ROLE;
+
+-- leaders, permits and sessions: the same
+SET ROLE regress_lock_service;
+SELECT term AS e FROM distsys.leader_campaign('lock_privileges', 'login 1', '10 min') \gset
+SELECT distsys.lease_session_open('login 1', '10 min') AS session \gset
+SET ROLE regress_lock_login_2;
+SELECT elected, term = :e AS term FROM distsys.leader_renew('lock_privileges', :e);
+SELECT count(*) FROM distsys.lease_session_renew(:'session');
+SELECT acquired FROM distsys.lease_acquire('of a session', 'login 2', '10 min', session_id => :'session');
+-- what was acquired under a session belongs to the role of the session
+SET ROLE regress_lock_service;
+SELECT acquired, reason, name, token IS NOT NULL AS token FROM distsys.lease_session_renew(:'session');
+SET ROLE regress_lock_stranger;
+SELECT candidate, term FROM distsys.leader_current('lock_privileges');
+SELECT distsys.leader_renew('lock_privileges', :e);
+SELECT distsys.leader_proclaim('lock_privileges', :e, '1');
+SELECT distsys.leader_resign('lock_privileges', :e);
+SELECT distsys.leader_request_step_down('lock_privileges', 'please');
+SELECT distsys.leader_assert('lock_privileges', :e);
+SELECT distsys.lease_session_renew(:'session');
+SELECT distsys.lease_session_close(:'session');
+SELECT acquired FROM distsys.lease_acquire('of a session', 'stranger', '10 min', session_id => :'session');
+RESET ROLE;
+SELECT distsys.leader_resign('lock_privileges', :e), distsys.lease_session_close(:'session');
+SELECT distsys.lease_break('of a session');
 
 -- a holder's role that is dropped: its rows stay readable, the lease can be taken over when it has expired
 SET ROLE regress_lock_service;
