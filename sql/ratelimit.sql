@@ -120,6 +120,23 @@ CREATE SEQUENCE distsys.reservation_counter;
 COMMENT ON SEQUENCE distsys.reservation_counter IS 'Internal: numbers of reservations. Drawn by the library, never by nextval().';
 SELECT pg_catalog.pg_extension_config_dump('distsys.reservation_counter', '');
 
+CREATE TABLE distsys.rate_limit_snapshot (
+    partition     bigint NOT NULL,
+    key           uuid NOT NULL,
+    policy        text COLLATE "C" NOT NULL,
+    kind          smallint NOT NULL,
+    quota         bigint NOT NULL,
+    period_us     bigint NOT NULL,
+    burst         bigint NOT NULL,
+    windows       timestamptz[],
+    a             bigint NOT NULL,
+    b             bigint NOT NULL,
+    at            timestamptz NOT NULL,
+    blocked_until timestamptz,
+    PRIMARY KEY (partition, key)
+) WITH (fillfactor = 50, vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+COMMENT ON TABLE distsys.rate_limit_snapshot IS 'Internal: shared limits with on_restart ''snapshot'' as they were in the last minute, for the time after a crash or a failover. key is a hash. Not dumped: it has meaning in this cluster only.';
+
 CREATE TYPE distsys.rate_limit_result AS (
     allowed       boolean,
     reason        text,

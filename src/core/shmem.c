@@ -67,6 +67,11 @@ startup_shmem(void)
 	}
 	LWLockRelease(AddinShmemInitLock);
 	available = true;
+	for (int i = 0; i < nsegments && !IsUnderPostmaster; i++)
+	{
+		if (segments[i]->start != NULL)
+			segments[i]->start();
+	}
 }
 
 void

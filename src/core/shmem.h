@@ -14,6 +14,8 @@ typedef struct ShmemSegment
 	Size		(*size) (void);
 	/* called once, under AddinShmemInitLock, on zeroed memory; lock: this segment's own LWLocks */
 	void		(*init) (void *memory);
+	/* called once, in the postmaster, when all segments and their locks are there; may be NULL */
+	void		(*start) (void);
 	void	  **memory;			/* set in every process */
 	int			nlocks;
 	LWLockPadded **locks;		/* set in every process */

@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "compat.h"
 
 #include "core/clock.h"
@@ -25,6 +26,7 @@
 #include "ratelimit/shared_map.h"
 #include "ratelimit/shared_refund.h"
 #include "ratelimit/shared_rule.h"
+#include "ratelimit/shared_snapshot.h"
 
 /*
  * Who read a policy just before it was altered must not bring back the old rule: for so long
@@ -41,6 +43,7 @@ typedef struct SharedItem
 	SharedEntry *entry;			/* under the lock; NULL: none */
 	bool		made;			/* by this call */
 	bool		reread;			/* the policy is fresh */
+	bool		complete;		/* a key that is not in the map was not in use */
 } SharedItem;
 
 /* What a look under the locks came to. */
@@ -48,7 +51,8 @@ typedef enum Outcome
 {
 	DONE,
 	STALE_POLICY,				/* of item->take: read it again */
-	STALE_RULE					/* its slot serves another rule */
+	STALE_RULE,					/* its slot serves another rule */
+	UNKNOWN_KEY					/* it may be in the snapshot */
 } Outcome;
 
 typedef struct Call
@@ -110,6 +114,7 @@ prepare_item(SharedItem *item, RateTake *take, int64 step)
 	item->entry = NULL;
 	item->made = false;
 	item->reread = false;
+	item->complete = take->config.on_restart != RATE_RESTART_SNAPSHOT || shared_is_complete() || RecoveryInProgress();
 	take->applied = 0;
 	to_shared_clock(&take->config.rule, step);
 	find_rule(item);
@@ -186,6 +191,8 @@ load(SharedItem *item, const Call *call)
 	item->entry = shmap_find(&shared_map, &item->key);
 	if (item->entry == NULL)
 	{
+		if (!item->complete)
+			return UNKNOWN_KEY;
 		fill(take, call->now);
 		return DONE;
 	}
@@ -396,10 +403,23 @@ decide_locked(Call *call)
 static void
 recover(Call *call, Outcome outcome)
 {
-	if (outcome == STALE_POLICY)
-		reread_policy(call->failed, call->step);
-	else
-		find_rule(call->failed);
+	SharedItem *item = call->failed;
+
+	switch (outcome)
+	{
+		case STALE_POLICY:
+			reread_policy(item, call->step);
+			break;
+		case STALE_RULE:
+			find_rule(item);
+			break;
+		case UNKNOWN_KEY:
+			shared_snapshot_bring(&item->key);
+			item->complete = true;
+			break;
+		case DONE:
+			break;
+	}
 }
 
 /* Owes what was applied to the abort of the transaction, where the policy says so. */
@@ -529,6 +549,9 @@ lock_entry(RateTake *take, bool make, Call *call, SharedItem *item)
 	call->step = shared_step();
 	prepare_item(item, take, call->step);
 	item->reread = true;
+	if (!item->complete)
+		shared_snapshot_bring(&item->key);
+	item->complete = true;
 	do
 	{
 		if (!item->has_rule)

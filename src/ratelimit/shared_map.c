@@ -16,11 +16,15 @@
 #include "core/clock.h"
 #include "core/guc.h"
 #include "core/shmem.h"
+#include "ratelimit/shared_file.h"
 #include "ratelimit/shared_map.h"
 #include "ratelimit/shared_rule.h"
 
 /* The wall clock was set when it is off by more than this. */
 #define STEP_NOTICED_US (500 * MILLISECONDS)
+
+/* Databases whose snapshots are in the map; of others it is asked for each key. */
+#define COMPLETE_DATABASES 64
 
 typedef struct SharedClock
 {
@@ -28,6 +32,8 @@ typedef struct SharedClock
 	pg_atomic_uint64 step;
 	pg_atomic_uint64 began;
 	pg_atomic_uint32 in_recovery;	/* the server began as a standby and has not been promoted yet */
+	pg_atomic_uint32 complete;	/* of all databases */
+	pg_atomic_uint32 complete_in[COMPLETE_DATABASES];	/* of these; 0: a free place */
 } SharedClock;
 
 static SharedClock *shared_clock = NULL;
@@ -136,6 +142,9 @@ clock_create(void *memory)
 	fresh->base = GetCurrentTimestamp() - (clock_boot() - (int64) guc_clock_offset * MILLISECONDS);
 	pg_atomic_init_u64(&fresh->step, 0);
 	pg_atomic_init_u64(&fresh->began, (uint64) GetCurrentTimestamp());
+	pg_atomic_init_u32(&fresh->complete, 0);
+	for (int i = 0; i < COMPLETE_DATABASES; i++)
+		pg_atomic_init_u32(&fresh->complete_in[i], 0);
 	/* as the server itself will judge in a moment */
 	pg_atomic_init_u32(&fresh->in_recovery, access("standby.signal", F_OK) == 0 || access("recovery.signal", F_OK) == 0);
 }
@@ -144,6 +153,7 @@ static const ShmemSegment clock_segment = {
 	.name = "DistsysRateLimitClock",
 	.size = clock_size,
 	.init = clock_create,
+	.start = shared_file_start,
 	.memory = (void **) &shared_clock
 };
 
@@ -167,14 +177,55 @@ shared_step(void)
 	return step;
 }
 
+/* A promotion begins another life: what the former primary knew is in its snapshots. */
+static void
+note_promotion(void)
+{
+	uint32		in_recovery = 1;
+
+	if (pg_atomic_read_u32(&shared_clock->in_recovery) == 0 || RecoveryInProgress())
+		return;
+	pg_atomic_write_u32(&shared_clock->complete, 0);
+	pg_atomic_write_u64(&shared_clock->began, (uint64) shared_now());
+	(void) pg_atomic_compare_exchange_u32(&shared_clock->in_recovery, &in_recovery, 0);
+}
+
+bool
+shared_is_complete(void)
+{
+	note_promotion();
+	if (pg_atomic_read_u32(&shared_clock->complete) != 0)
+		return true;
+	for (int i = 0; i < COMPLETE_DATABASES; i++)
+	{
+		if (pg_atomic_read_u32(&shared_clock->complete_in[i]) == MyDatabaseId)
+			return true;
+	}
+	return false;
+}
+
+void
+shared_set_complete(void)
+{
+	pg_atomic_write_u32(&shared_clock->complete, 1);
+}
+
+void
+shared_set_complete_here(void)
+{
+	for (int i = 0; i < COMPLETE_DATABASES; i++)
+	{
+		uint32		nobody = 0;
+
+		if (pg_atomic_compare_exchange_u32(&shared_clock->complete_in[i], &nobody, MyDatabaseId))
+			return;
+	}
+}
+
 int64
 shared_began(void)
 {
-	if (pg_atomic_read_u32(&shared_clock->in_recovery) != 0 && !RecoveryInProgress())
-	{
-		pg_atomic_write_u64(&shared_clock->began, (uint64) shared_now());
-		pg_atomic_write_u32(&shared_clock->in_recovery, 0);
-	}
+	note_promotion();
 	return (int64) pg_atomic_read_u64(&shared_clock->began);
 }
 

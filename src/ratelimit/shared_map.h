@@ -56,4 +56,12 @@ extern int64 shared_step(void);
 /* When the limits of this server began to be counted: its start, or its promotion. */
 extern int64 shared_began(void);
 
+/*
+ * Is all that the last life of the server knew in the map, so that a key which is not there was not in use? As for this
+ * database, or for all of them.
+ */
+extern bool shared_is_complete(void);
+extern void shared_set_complete(void);
+extern void shared_set_complete_here(void);
+
 #endif							/* DISTSYS_SHARED_MAP_H */

@@ -28,6 +28,10 @@ typedef struct Slot
 static Slot *slots = NULL;
 static LWLockPadded *locks = NULL;
 
+/* What this backend has found, by hash. */
+static SharedRuleRef remembered[REMEMBERED];
+static Slot copies[REMEMBERED];
+
 static Size
 table_size(void)
 {
@@ -39,6 +43,8 @@ table_create(void *memory)
 {
 	for (int i = 0; i < SHARED_RULES; i++)
 		pg_atomic_init_u64(&((Slot *) memory)[i].pins, 0);
+	/* after a crash the postmaster makes another table, with the same generations */
+	memset(copies, 0, sizeof(copies));
 }
 
 static const ShmemSegment segment = {
@@ -171,8 +177,6 @@ search_or_fill(uint32 hash, Oid database, const NameArg *policy, const LimitRule
 bool
 shared_rule_get(Oid database, const NameArg *policy, const LimitRule *rule, RateRestart on_restart, SharedRuleRef *ref)
 {
-	static SharedRuleRef remembered[REMEMBERED];
-	static Slot copies[REMEMBERED];
 	uint32		hash = hash_rule(database, policy, rule);
 	int			place = hash % REMEMBERED;
 

@@ -37,6 +37,7 @@ static const char *const names[CATALOG_COUNT] = {
 	[TABLE_RATE_LIMIT_SUBJECT] = "rate_limit_subject",
 	[TABLE_RATE_LIMIT_OVERRIDE] = "rate_limit_override",
 	[TABLE_RATE_LIMIT_RESERVATION] = "rate_limit_reservation",
+	[TABLE_RATE_LIMIT_SNAPSHOT] = "rate_limit_snapshot",
 	[TABLE_OUTBOX_TOPIC] = "outbox_topic",
 	[TABLE_OUTBOX_EVENT] = "outbox_event_log",
 	[TABLE_OUTBOX_GROUP] = "outbox_group",

@@ -25,6 +25,7 @@ typedef enum CatalogTable
 	TABLE_RATE_LIMIT_SUBJECT,
 	TABLE_RATE_LIMIT_OVERRIDE,
 	TABLE_RATE_LIMIT_RESERVATION,
+	TABLE_RATE_LIMIT_SNAPSHOT,	/* shared limits, for the next life of the server */
 	TABLE_OUTBOX_TOPIC,
 	TABLE_OUTBOX_EVENT,
 	TABLE_OUTBOX_GROUP,			/* configuration of a group */

@@ -14,6 +14,7 @@
 #include "outbox/retention.h"
 #include "ratelimit/durable.h"
 #include "ratelimit/reservation.h"
+#include "ratelimit/shared_snapshot.h"
 #include "worker/jobs.h"
 
 /* A failing job is tried again at least this often. */
@@ -27,6 +28,7 @@ const Job	jobs[] = {
 	{"idempotency_expire", 60, TABLE_IDEMPOTENCY_RECORD, idempotency_expire},
 	{"rate_limit_sweep", 60, TABLE_RATE_LIMIT_BUCKET, rate_limit_sweep},
 	{"rate_limit_reservation_sweep", 60, TABLE_RATE_LIMIT_RESERVATION, rate_limit_reservation_sweep},
+	{"rate_limit_snapshot", SHARED_SNAPSHOT_PERIOD_S, TABLE_RATE_LIMIT_SNAPSHOT, rate_limit_snapshot},
 	{"outbox_retention", 60, TABLE_OUTBOX_EVENT, outbox_retention},
 	{"outbox_settle", 10, TABLE_OUTBOX_SETTLED, outbox_settle},
 };
