@@ -8,7 +8,7 @@ there is no such order. Calls without an answer may take effect at any time whil
 
 A state is a set of grants. Time is known by intervals only: a grant made at some moment between a and b expires
 between a + ttl and b + ttl. Where that leaves something open both are allowed, so there is no false alarm. A crash may
-take back a release, and a failover more than that: the search goes on from an unknown state.
+take back a release, and a failover more than that: for the longest ttl after it there may be grants that we do not know.
 """
 
 from violation import Violation
@@ -17,26 +17,29 @@ NAME = "linear"
 
 S = 1_000_000_000
 HORIZON = 10 * S                # a call whose client is gone has ended by then
-TOO_MANY = 4000                 # configurations: give up, go on from an unknown state
+NOTICED = 2 * S                 # a promotion is known to everybody by then: from there on old grants have their ttl once more
+TOO_MANY = 4000                 # configurations: give up, go on without knowing
 
-UNKNOWN = None                  # a state that may be any
+ALL = 1 << 20                   # what an exclusive grant takes of a lease, and a shared one takes 1 of
+
+KINDS = ("acquire", "transfer", "renew", "release", "assert", "get", "break")
 
 
-def reads(o):
+def looks(o):
     return o.kind in ("assert", "get")
 
 
 def outcome_of(o):
     """A look is what it was, whatever became of its transaction."""
-    return o.outcome if reads(o) else o.settled
+    return o.outcome if looks(o) else o.settled
 
 
 def end_of(o):
-    return o.answered if reads(o) else o.end
+    return o.answered if looks(o) else o.end
 
 
 class Grant(tuple):
-    """(token, owner, weight, earliest, latest): when it expires is between earliest and latest."""
+    """(token, owner, weight, earliest, latest): when it expires is between earliest and latest. Token and owner None: not known."""
 
     __slots__ = ()
     token = property(lambda g: g[0])
@@ -47,53 +50,67 @@ class Grant(tuple):
 
 
 class Grants:
-    """The model: permits are out for a while. A mutex has one; each step gives the states after it, [] = impossible."""
+    """The model: parts of a capacity are out for a while. Each step gives the states after it, [] = impossible.
 
-    def __init__(self, capacity=1):
+    A lease, shared and exclusive, is a capacity of which an exclusive grant takes all; a semaphore is one by itself.
+    """
+
+    def __init__(self, capacity):
         self.capacity = capacity
+        self.forgiving_until = 0                # until then there may be grants from before that are not in the state
 
     def step(self, o, state, low, high):
         """o takes effect at a moment between low and high."""
-        if state is not UNKNOWN:
-            state = frozenset(g for g in state if g.latest >= low)
-        answer = outcome_of(o)
-        if answer in ("ok", "unknown"):
-            return getattr(self, o.kind)(o, state, low, high)
-        if o.kind in ("acquire", "get"):
-            return self.taken(o, state)
-        return self.not_held(o, state, high)
+        state = frozenset(g for g in state if g.latest >= low)
+        if outcome_of(o) in ("ok", "unknown"):
+            states = getattr(self, o.kind.replace("assert", "held").replace("break", "broken"))(o, state, low, high)
+        elif o.kind in ("acquire", "get"):
+            states = self.taken(o, state)
+        elif o.kind == "break" or o.kind == "transfer" and outcome_of(o) == "refused":
+            states = [state]                    # there was nothing to break; it was pinned
+        else:
+            states = self.not_held(o, state, high)
+        if not states and low <= self.forgiving_until:
+            return [self.forgiven(o, state, low, high)]
+        return states
+
+    def weight(self, o):
+        return o["permits"] or (1 if o["mode"] == "shared" else self.capacity)
+
+    def new_grant(self, o, low, high, weight):
+        ns = int(o["ttl"] * S)
+        return Grant((o.result.get("token"), o.arguments.get("owner"), weight, low + ns, min(high, o.answered or high) + ns))
+
+    def beside(self, state, weight):
+        """What may be held beside a new grant of this weight."""
+        return frozenset(g for g in state if weight < self.capacity and g.weight < self.capacity)
 
     def acquire(self, o, state, low, high):
-        weight = o["weight"] or 1
-        ns = int(o["ttl"] * S)
-        new = Grant((o["token"], o.arguments["owner"], weight, low + ns, min(high, o.answered or high) + ns))
-        if state is UNKNOWN:
-            return [frozenset([new])] if self.capacity == 1 else [UNKNOWN]
+        new = self.new_grant(o, low, high, self.weight(o))
         if any(g.token == new.token for g in state if o["request"] is not None):
             return [state]                      # asked before, and the same answer
         states = []
         if o["request"] is not None:            # asked before perhaps, and the answer was lost
             states = [state - {g} | {Grant((new.token, *g[1:]))} for g in state if g.token is None and g.owner == new.owner]
-        if sum(g.weight for g in state if g.earliest > high) + weight <= self.capacity:
-            states.append(frozenset([new]) if self.capacity == 1 else state | {new})
+        if sum(g.weight for g in state if g.earliest > high) + new.weight <= self.capacity:
+            states.append(self.beside(state, new.weight) | {new})
         return states
+
+    def transfer(self, o, state, low, high):
+        return [state - {g} | {self.new_grant(o, low, high, g.weight)} for g in state if g.token == o.arguments["token"]]
 
     def get(self, o, state, low, high):
         if o["live"]:
             return self.taken(o, state)
-        if state is UNKNOWN:
-            return [frozenset()]
         return [frozenset()] if all(g.earliest <= high for g in state) else []
 
     def taken(self, o, state):
-        """Somebody has it: a refusal that names him, or a look."""
-        if state is UNKNOWN or o.kind == "acquire" and (o["reason"] != "held" or o.result.get("owner") is None):
+        """Somebody has it: a refusal that names him, or a look. A place that a successor is waited for is named after the one who left."""
+        if o.kind == "acquire" and (o["reason"] != "held" or o.result.get("owner") is None or o.family != "lease"):
             return [state]
-        return [state] if any(g.owner == o.result["owner"] for g in state) else []
+        return [state] if any(g.owner in (o.result["owner"], None) for g in state) else []
 
     def renew(self, o, state, low, high):
-        if state is UNKNOWN:
-            return [UNKNOWN] if self.capacity != 1 else [frozenset([self.renewed(o, (o["token"], o.result.get("owner"), 1), low, high)])]
         return [state - {g} | {self.renewed(o, g, low, high)} for g in state if g.token == o["token"]]
 
     def renewed(self, o, grant, low, high):
@@ -101,39 +118,50 @@ class Grants:
         return Grant((*grant[:3], low + ns, min(high, o.answered or high) + ns))
 
     def release(self, o, state, low, high):
-        if state is UNKNOWN:
-            return [UNKNOWN] if self.capacity != 1 else [frozenset()]
         return [state - {g} for g in state if g.token == o["token"]]
 
     def held(self, o, state, low, high):
-        return [state] if state is UNKNOWN or any(g.token == o["token"] for g in state) else []
+        return [state] if any(g.token == o["token"] for g in state) else []
 
     def not_held(self, o, state, high):
         """The token is not the live grant."""
-        if state is UNKNOWN:
-            return [UNKNOWN]
-        mine = [g for g in state if g.token == o["token"]]
-        if not mine:
-            return [state]
+        mine = [g for g in state if g.token == o.arguments["token"]]
         return [state - set(mine)] if all(g.earliest <= high for g in mine) else []
 
+    def broken(self, o, state, low, high):
+        """An operator ends what he has found; what came in between he may have missed."""
+        return [frozenset(Grant((*g[:3], min(g.earliest, low), g.latest)) for g in state)]
 
-setattr(Grants, "assert", Grants.held)
+    def forgiven(self, o, state, low, high):
+        """The state after a call that a grant from before explains: what the call itself says is true."""
+        if outcome_of(o) != "ok" or o.kind not in ("acquire", "transfer", "renew"):
+            return state
+        if o.kind == "renew":
+            return state | {self.renewed(o, Grant((o["token"], None, 1, 0, 0)), low, high)}
+        new = self.new_grant(o, low, high, self.weight(o))
+        return self.beside(state, new.weight) | {new}
 
 
 class Search:
-    """The search over the calls of one name."""
+    """The search over the calls of one name, which begins when nothing is held."""
 
-    def __init__(self, model):
-        self.model = model
+    def __init__(self, model, longest_ttl):
+        self.model, self.longest_ttl = model, longest_ttl
         self.open = {}                          # number of the call: the call
-        self.configurations = {(UNKNOWN, 0, frozenset())}       # state, no moment before this one, had their moment
         self.given_up = self.returned = 0
+        self.start_again()
+
+    def start_again(self):
+        self.configurations = {(frozenset(), 0, frozenset())}   # state, no moment before this one, who had their moment
 
     def forget(self, at):
         """What has been may be undone, and who was under way without ever getting an answer is dead."""
         self.open = {n: o for n, o in self.open.items() if outcome_of(o) != "unknown"}
-        self.configurations = {(UNKNOWN, 0, frozenset())}
+        self.lose_track(at)
+
+    def lose_track(self, at):
+        self.model.forgiving_until = at + self.longest_ttl
+        self.start_again()
 
     def invoke(self, number, o):
         self.open[number] = o
@@ -171,7 +199,7 @@ class Search:
         del self.open[number]
         self.configurations = reached
         if not reached:
-            self.forget(at)
+            self.lose_track(at)
             return False
         return True
 
@@ -179,6 +207,7 @@ class Search:
 def events_of(operations, faults):
     """(time, what, number or None), in the order of time."""
     events = [(at, "forget", None) for e in faults for at in (e.begin, e.end)]
+    events += [(e.end + NOTICED, "lose track", None) for e in faults if e.kind == "promote"]
     for number, o in enumerate(operations):
         events.append((o.begin, "invoke", number))
         if outcome_of(o) == "unknown":
@@ -188,11 +217,13 @@ def events_of(operations, faults):
     return sorted(events, key=lambda e: e[0])
 
 
-def check_name(model, operations, faults):
-    found, search = [], Search(model)
+def check_name(model, operations, faults, longest_ttl):
+    found, search = [], Search(model, longest_ttl)
     for at, what, number in events_of(operations, faults):
         if what == "forget":
             search.forget(at)
+        elif what == "lose track":
+            search.lose_track(at)
         elif what == "invoke":
             search.invoke(number, operations[number])
         elif what == "expire":
@@ -207,20 +238,21 @@ def context(operations, number):
     """The calls under way with this one, and the last one that changed something before."""
     o = operations[number]
     near = [p for p in operations if p.begin <= end_of(o) and (end_of(p) or p.begin + HORIZON) >= o.begin]
-    before = [p for p in operations if p.end is not None and p.end < o.begin and p.settled == "ok" and p.kind in ("acquire", "renew", "release")]
+    before = [p for p in operations if p.end is not None and p.end < o.begin and p.settled == "ok" and not looks(p)]
     return before[-2:] + [p for p in near if p is not o][-4:] + [o]
 
 
-def check(history):
+def check(history, permits, longest_ttl_s):
     """Violations, and what was searched: calls, and how often it was given up."""
     faults = history.faults("crash", "promote")
     by_name = {}
-    for o in history.of("acquire", "renew", "release", "assert", "get"):
-        if outcome_of(o) != "failed" and not (reads(o) and outcome_of(o) == "unknown"):
+    for o in history.of(*KINDS, families=("lease", "election", "semaphore")):
+        if outcome_of(o) != "failed" and not (looks(o) and outcome_of(o) == "unknown"):
             by_name.setdefault(o.name, []).append(o)
     found, calls, given_up = [], 0, 0
-    for operations in by_name.values():
-        more, search = check_name(Grants(), operations, faults)
+    for name, operations in by_name.items():
+        model = Grants(permits if name.startswith("semaphore") else ALL)
+        more, search = check_name(model, operations, faults, int(longest_ttl_s * S))
         found += more
         calls, given_up = calls + search.returned, given_up + search.given_up
     return found, calls, given_up

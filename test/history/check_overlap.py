@@ -1,47 +1,73 @@
-"""Exclusive means alone: no two holds of a name overlap, and nobody loses a lease before its time is over.
+"""Exclusive means alone: no two holds of a name overlap unless both are shared, permits never exceed their number, and
+nobody loses what he holds before its time is over.
 
 Knows no false alarm: a hold is only the time in which its client was entitled to believe in it (holds.py). A failover
 to a standby that lags may forget grants: `protected` says whether distsys.failover_delay bridges that.
 """
 
-from holds import advisory_holds, lease_holds
+from holds import advisory_holds, holds
 from violation import Violation
 
 NAME = "overlap"
 
 
-def check(history, protected):
-    leases = lease_holds(history)
+def check(history, protected, permits):
+    """permits: how many a semaphore has."""
+    alone, counted = holds(history, ("lease", "election")), holds(history, ("semaphore",))
     promotions = history.faults("promote")
     if not protected:
-        for hold in leases:
+        for hold in alone + counted:
             cut_at(hold, promotions)
-    return overlaps(leases) + overlaps(advisory_holds(history)) + early_losses(leases, promotions)
+    return (overlaps(alone) + overlaps(advisory_holds(history)) + too_many(counted, permits) +
+            early_losses(alone + counted, promotions))
 
 
 def cut_at(hold, promotions):
     for p in promotions:
         if hold.begin <= p.end:
-            hold.end = max(hold.begin, min(hold.end, p.begin))
+            hold.cut(p.begin)
 
 
-def overlaps(holds):
-    """holds: sorted by name and begin. One that was over when its client heard of it is none."""
-    found, longest = [], None
-    for hold in (h for h in holds if h.begin < h.end):
-        if longest is not None and longest.name == hold.name and hold.begin < longest.end and hold.token != longest.token:
-            ms = (min(longest.end, hold.end) - hold.begin) / 1e6
-            found.append(Violation(NAME, f"clients {longest.client} and {hold.client} held {hold.name} at the same time, for {ms:.1f} ms",
-                                   longest.operations + hold.operations))
-        if longest is None or longest.name != hold.name or hold.end > longest.end:
-            longest = hold
-    return found
+def overlaps(found):
+    """found: sorted by name and begin. One that was over when its client heard of it is none."""
+    violations, last, last_alone = [], None, None
+    for hold in (h for h in found if h.begin < h.end):
+        if last is not None and last.name != hold.name:
+            last = last_alone = None
+        other = last_alone if hold.shared else last
+        if other is not None and hold.begin < other.end and hold.token != other.token:
+            ms = (min(other.end, hold.end) - hold.begin) / 1e6
+            violations.append(Violation(NAME, f"clients {other.client} and {hold.client} held {hold.name} at the same time, for {ms:.1f} ms",
+                                        other.operations + hold.operations))
+        if last is None or hold.end > last.end:
+            last = hold
+        if not hold.shared and (last_alone is None or hold.end > last_alone.end):
+            last_alone = hold
+    return violations
 
 
-def early_losses(holds, promotions):
-    found = []
-    for hold in holds:
+def too_many(found, permits):
+    """Sums up the permits that are held, name by name."""
+    violations = []
+    changes = [(h.name, at, sign, h) for h in found if h.begin < h.end for at, sign in ((h.begin, 1), (h.end, -1))]
+    held, name = [], None
+    for of, _, sign, hold in sorted(changes, key=lambda c: c[:3]):
+        if of != name:
+            held, name = [], of
+        if sign < 0:
+            held.remove(hold)
+            continue
+        held.append(hold)
+        total = sum(h.permits for h in held)
+        if total > permits:
+            violations.append(Violation(NAME, f"{total} permits of {name} were held at the same time, it has {permits}", [h.first for h in held]))
+    return violations
+
+
+def early_losses(found, promotions):
+    violations = []
+    for hold in found:
         lost = hold.early_loss
         if lost is not None and not any(hold.first.begin <= p.end and p.begin <= lost.answered for p in promotions):
-            found.append(Violation(NAME, f"client {hold.client} lost {hold.name} before its time was over", hold.operations))
-    return found
+            violations.append(Violation(NAME, f"client {hold.client} lost {hold.name} before its time was over", hold.operations))
+    return violations

@@ -7,7 +7,7 @@ that then rolled back, too. Nobody but the same request gets the same token twic
 from violation import Violation
 
 NAME = "tokens"
-KINDS = ("acquire", "session_lock")
+KINDS = ("acquire", "transfer", "session_lock")
 LIMIT = 1 << 53
 
 
@@ -15,7 +15,7 @@ class Draw:
     """A token as it was seen: drawn between begin and answered."""
 
     def __init__(self, operation):
-        self.operation, self.token, self.request = operation, operation["token"], operation["request"]
+        self.operation, self.token, self.request = operation, operation.result["token"], operation["request"]
         self.begin, self.answered = operation["first"] or operation.begin, operation.answered
 
 

@@ -103,7 +103,7 @@ class Client:
         try:
             row = self.execute(sql, parameters)
         except Gone as e:
-            self.journal.answer(serial, "failed" if e.code else "unknown", e.code, {})
+            self.journal.answer(serial, "failed" if e.code else "unknown", e.code, {"error": " ".join(str(e.__cause__).split())})
             self.transaction = None
             raise
         except Failed as e:

@@ -30,6 +30,7 @@ from workload import WORKLOADS
 from world import PARKED, World, fork
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+PERMITS = 3                     # of each semaphore
 PARK_S = 20                     # a story is over by then
 
 
@@ -105,7 +106,7 @@ class Run:
             self.pooler.start(server)
         functions = {name for name, in server.query("SELECT proname FROM pg_proc WHERE pronamespace = 'distsys'::regnamespace")}
         workloads = [WORKLOADS[w] for w in o.workload if WORKLOADS[w][0].NEEDS in functions]
-        self.world = World(o.seed, self.folder, o.work, o.clients, o.names, o.ttl, workloads, self.mutant, self.pooler is not None)
+        self.world = World(o.seed, self.folder, o.work, o.clients, o.names, o.ttl, functions, workloads, self.mutant, self.pooler is not None)
         self.world.port[0] = server.port
         kinds = [k for k in self.kinds if k != "pooler" or self.pooler is not None]
         self.plan = faults.plan(self.world, kinds, o.seconds)
@@ -126,14 +127,13 @@ class Run:
 
     def judge(self):
         server = self.cluster.primary
-        setting = dict(server.query("SELECT name, extract(epoch FROM (setting || coalesce(unit, 'ms'))::interval)::float8 FROM pg_settings WHERE name LIKE 'distsys.failover%'"))
         entries = server.query("SELECT list, number, id, previous, token FROM entry ORDER BY list, number, id")
-        found = check_liveness.check(self.world, server, setting.get("distsys.failover_min_delay", 0), ["distsys.lease_grant"])
+        found = check_liveness.check(self.world, server, self.world.longest_ttl_s(), ["distsys.lease_grant"])
         self.world.leave[0] = 1
         h = self.history = read_history(self.folder, self.faults.events, self.began)
-        found += check_overlap.check(h, bool(setting)) + check_tokens.check(h) + check_append.check(h, entries)
-        linear, self.searched, self.given_up = check_linear.check(h)
-        self.leases = holds.lease_holds(h)
+        found += check_overlap.check(h, True, PERMITS) + check_tokens.check(h) + check_append.check(h, entries)
+        linear, self.searched, self.given_up = check_linear.check(h, PERMITS, self.world.longest_ttl_s())
+        self.leases = holds.holds(h, ("lease",))
         self.entries = len(entries)
         return found + linear + check_errors.check(h), self.empty()
 
@@ -163,7 +163,8 @@ class Run:
 
 @contextlib.contextmanager
 def cluster_for(o, kinds):
-    settings = {**faults.settings(kinds), **({} if o.no_preload else {"shared_preload_libraries": "distsys"})}
+    # no grant that a failover forgets lasts longer than new ones are delayed
+    settings = {**faults.settings(kinds), "distsys.failover_min_delay": o.ttl[1], **({} if o.no_preload else {"shared_preload_libraries": "distsys"})}
     cluster = Cluster(o.bindir, o.work, settings, "promote" in kinds)
     try:
         cluster.start()

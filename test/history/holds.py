@@ -10,55 +10,89 @@ S = 1_000_000_000
 
 
 class Hold:
-    def __init__(self, name, token, first):
-        self.name, self.token, self.client, self.first = name, token, first.client, first
-        self.begin = self.end = first.end
+    """One grant. valid: until when its client may believe in it; proven: until when the server has said so since."""
+
+    def __init__(self, first, token):
+        self.name, self.token, self.client, self.first = first.name, token, first.client, first
+        self.shared = first["mode"] == "shared"
+        self.permits = first["permits"] or 1
+        self.begin = self.valid = self.proven = first.end
         self.operations = [first]
         self.released = False
         self.early_loss = None                  # the operation that said "lost" too early
 
+    @property
+    def end(self):
+        return max(self.valid, self.proven)
 
-def lease_holds(history):
-    """All holds of leases, by name and begin."""
+    def cut(self, at):
+        """Its client cannot believe in it any longer than this."""
+        self.valid = max(self.begin, min(self.valid, at))
+
+
+GRANTING = ("acquire", "transfer")
+
+
+def holds(history, families):
+    """All holds of these families, by name and begin."""
     by_token = {}
-    for o in history.of("acquire", "renew", "assert", "release"):
-        token = o["token"]
-        if token is not None:
+    for o in history.of("acquire", "transfer", "renew", "assert", "release", families=families):
+        for token in {o.arguments.get("token"), o.result.get("token")} - {None}:
             by_token.setdefault((o.name, token), []).append(o)
-    holds = []
-    for (name, token), operations in by_token.items():
-        grants = [o for o in operations if o.kind == "acquire" and o.ok()]
+    found = []
+    for (_, token), operations in by_token.items():
+        grants = [o for o in operations if o.kind in GRANTING and o.result.get("token") == token and o.ok()]
         if grants:
-            holds.append(lease_hold(name, token, grants[0], [o for o in operations if o is not grants[0]]))
-    return sorted(holds, key=lambda h: (h.name, h.begin))
+            found.append(one_hold(token, grants[0], [o for o in operations if o is not grants[0]]))
+    for o in history.of("break", families=families):
+        if o.outcome in ("ok", "unknown"):
+            cut_by_break(found, o)
+    return sorted(found, key=lambda h: (h.name, h.begin))
 
 
-def lease_hold(name, token, first, operations):
-    hold = Hold(name, token, first)
-    valid = first.begin + int(first["left"] * S)        # what the client may believe
-    proven = first.end                                  # what the server has said since
+def one_hold(token, first, operations):
+    hold = Hold(first, token)
+    hold.valid = first.begin + int(first["left"] * S)
     for o in operations:
         if o.begin < first.begin:
             continue
         hold.operations.append(o)
         if o.kind == "acquire" and o.ok():              # the same request, asked again
-            valid = max(valid, o.begin + int(o["left"] * S))
+            hold.valid = max(hold.valid, o.begin + int(o["left"] * S))
         elif o.kind == "renew" and o.outcome == "ok":
-            valid, proven = o.begin + int(o["left"] * S), o.begin
+            hold.valid, hold.proven = o.begin + int(o["left"] * S), o.begin
         elif o.kind == "renew" and o.outcome == "unknown":
-            valid = min(valid, o.begin + int(o["ttl"] * S))
+            hold.valid = min(hold.valid, o.begin + int(o["ttl"] * S))
         elif o.kind == "assert" and o.outcome == "ok":
-            proven = max(proven, o.begin, pinned_until(o))
-        elif o.outcome == "lost" or (o.kind == "release" and o.outcome != "failed"):
-            hold.released = o.kind == "release" and o.outcome == "ok"
-            if o.outcome in ("lost", "refused") and o.answered < valid:
+            hold.proven = max(hold.proven, o.begin, pinned_until(o))
+        elif ends(o):
+            hold.released = o.kind != "assert" and o.kind != "renew" and o.outcome == "ok"
+            if o.answered is not None and o.answered < hold.valid and (o.outcome == "lost" or o.kind == "release" and o.outcome == "refused"):
                 hold.early_loss = o
-            valid = min(valid, o.begin)
+            hold.valid = min(hold.valid, o.begin)
             break
         else:
             hold.operations.pop()
-    hold.end = max(valid, proven)
     return hold
+
+
+def ends(o):
+    """The client gives it away, may have done so, or has been told that it is lost."""
+    if o.outcome == "lost":
+        return True
+    if o.kind == "release":
+        return o.outcome != "failed"
+    return o.kind == "transfer" and o.outcome in ("ok", "unknown")
+
+
+def cut_by_break(found, o):
+    """Whatever was held while an operator broke it may be over; what is proven or pinned stays."""
+    for hold in found:
+        if hold.name == o.name and (o.outcome == "unknown" or hold.begin < o.answered):
+            if o.begin < hold.valid:
+                hold.cut(o.begin)
+            if hold.early_loss is not None and hold.early_loss.answered > o.begin:
+                hold.early_loss = None
 
 
 def pinned_until(o):
@@ -68,25 +102,24 @@ def pinned_until(o):
 
 def advisory_holds(history):
     """Locks of transactions and sessions: held while the connection lives, which only a good end proves."""
-    holds, open_sessions = [], {}
+    found, open_sessions = [], {}
     for o in history.of("xact_lock", "session_lock", "session_unlock"):
         if o.outcome != "ok":
             continue
         if o.kind == "xact_lock" and o.commit is not None and o.commit.outcome == "ok":
-            hold = Hold("xact " + o.name, (o.client, o.life, o.serial), o)
-            hold.begin, hold.end = o.answered, o.commit.begin
-            holds.append(hold)
+            hold = Hold(o, (o.client, o.life, o.serial))
+            hold.name, hold.begin, hold.valid, hold.proven = "transaction's " + o.name, o.answered, o.answered, o.commit.begin
+            found.append(hold)
         elif o.kind == "session_lock":
             open_sessions[o.name, o["token"]] = o
         elif o.kind == "session_unlock" and (o.name, o["token"]) in open_sessions:
-            first = open_sessions.pop((o.name, o["token"]))
-            hold = Hold("session " + o.name, o["token"], first)
-            hold.begin, hold.end = first.answered, o.begin
+            hold = Hold(open_sessions.pop((o.name, o["token"])), o["token"])
+            hold.name, hold.proven = "session's " + o.name, o.begin
             hold.operations.append(o)
-            holds.append(hold)
-    return sorted(holds, key=lambda h: (h.name, h.begin))
+            found.append(hold)
+    return sorted(found, key=lambda h: (h.name, h.begin))
 
 
-def takeovers(holds):
-    """Grants of a lease whose holder before has not released it: its time was over."""
-    return sum(1 for before, after in zip(holds, holds[1:]) if before.name == after.name and not before.released)
+def takeovers(found):
+    """Grants over one whose holder has not released it: its time was over."""
+    return sum(1 for before, after in zip(found, found[1:]) if before.name == after.name and not before.released and not after.shared)

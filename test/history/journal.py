@@ -38,15 +38,30 @@ class Journal:
 
 
 class Operation:
-    """One call. In a transaction `commit` is the COMMIT or ROLLBACK that ended it, None when there was none."""
+    """One call. In a transaction `commit` is the COMMIT or ROLLBACK that ended it, None when there was none.
 
-    __slots__ = ("client", "life", "serial", "kind", "name", "arguments", "transaction", "begin", "answered", "outcome", "code", "result", "commit")
+    name: what it is about; its first word is the family: lease, semaphore, election, ...
+    whole: for a part of a call about several names that call, else None
+    """
+
+    __slots__ = ("client", "life", "serial", "kind", "name", "arguments", "transaction", "begin", "answered", "outcome", "code", "result", "commit", "whole")
 
     def __init__(self, client, life, serial, begin, kind, name, arguments, transaction):
         self.client, self.life, self.serial, self.kind, self.name = client, life, serial, kind, name
         self.arguments, self.transaction, self.begin = arguments, transaction, begin
-        self.answered = self.commit = self.code = None
+        self.answered = self.commit = self.code = self.whole = None
         self.outcome, self.result = "unknown", {}
+
+    @property
+    def family(self):
+        return self.name.split()[0] if self.name else ""
+
+    def part(self, kind, name, result):
+        """What this call is for one of its names."""
+        o = Operation(self.client, self.life, self.serial, self.begin, kind, name, self.arguments, self.transaction)
+        o.answered, o.outcome, o.code, o.commit, o.whole = self.answered, self.outcome, self.code, self.commit, self
+        o.result = result
+        return o
 
     @property
     def settled(self):
@@ -100,15 +115,15 @@ class History:
         self.events = sorted(events, key=lambda e: e.begin)
         self.origin = origin
 
-    def of(self, *kinds):
-        return (o for o in self.operations if o.kind in kinds)
+    def of(self, *kinds, families=None):
+        return (o for o in self.operations if o.kind in kinds and (families is None or o.family in families))
 
     def faults(self, *kinds):
         return [e for e in self.events if e.kind in kinds]
 
     def around(self, operations, more=3):
         """Lines for a report: the operations themselves, and what else happened to their names while they ran."""
-        names = {o.name for o in operations}
+        names = {o.name for o in operations} - {None}
         first = min(o.begin for o in operations) - 50_000_000
         last = max(o.end or o.begin for o in operations)
         near = [o for o in self.operations if o.name in names and first <= (o.end or o.begin) and o.begin <= last]
@@ -144,4 +159,11 @@ def read_journal(path, client, life):
             else:
                 o = operations[serial]
                 o.answered, (o.outcome, o.code, o.result) = at, rest
-    return list(operations.values())
+    return list(operations.values()) + [part for o in operations.values() if o.kind == "acquire_all" for part in parts(o)]
+
+
+def parts(o):
+    """All or nothing: when it is not known which, it is so for each."""
+    if o.outcome not in ("ok", "unknown"):
+        return []
+    return [o.part("acquire", name, o.result.get("grants", {}).get(name, {})) for name in o.arguments["names"]]

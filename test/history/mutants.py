@@ -25,7 +25,7 @@ CREATE FUNCTION mutant.fence_assert(resource text, token bigint) RETURNS boolean
 RENEW_BY_OWNER = f"""
 CREATE FUNCTION {LEASE_RENEW} RETURNS distsys.lease LANGUAGE sql SECURITY DEFINER AS $$
     SELECT r FROM distsys.lease_renew(name,
-        coalesce((SELECT g.token FROM distsys.lease_grant g WHERE g.name = $1 AND g.owner = current_setting('application_name')), token), ttl) r;
+        coalesce((SELECT g.token FROM distsys.lease_grant g WHERE g.name = $1 AND g.slot = 0 AND g.owner = current_setting('application_name')), token), ttl) r;
 $$;
 """
 

@@ -13,14 +13,20 @@ def line(label, value, remark=""):
 
 
 def operations(history):
-    counts = {}
+    counts, codes = {}, Counter()
     for o in history.operations:
-        counts.setdefault(o.kind, Counter())[o.outcome] += 1
-    print(f"\n  {'call':<20}" + "".join(f"{outcome:>10}" for outcome in OUTCOMES))
-    for kind, by in sorted(counts.items()):
-        print(f"  {kind:<20}" + "".join(f"{by[outcome] or '.':>10}" for outcome in OUTCOMES))
-    codes = Counter((o.kind, o.code) for o in history.operations if o.code)
-    print("  errors: " + (", ".join(f"{kind} {code} {n}" for (kind, code), n in sorted(codes.items())) or "none"))
+        if o.whole is None:
+            counts.setdefault(call(o), Counter())[o.outcome] += 1
+            codes[o.code] += 1
+    print(f"\n  {'call':<24}" + "".join(f"{outcome:>10}" for outcome in OUTCOMES))
+    for what, by in sorted(counts.items()):
+        print(f"  {what:<24}" + "".join(f"{by[outcome] or '.':>10}" for outcome in OUTCOMES))
+    del codes[None]
+    print("  errors: " + (", ".join(f"{code} {n}" for code, n in sorted(codes.items())) or "none"))
+
+
+def call(o):
+    return f"{o.family} {o.kind}".strip()
 
 
 def faults(faults):

@@ -34,15 +34,12 @@ def yes_or_no(row):
     return ("ok" if row[0] else "refused"), {}
 
 
-class Leases:
-    """Acquire, renew, guarded appends, release; now and then none of it in time."""
-
-    NEEDS = "lease_acquire"
+class Story:
+    """What the workloads have in common."""
 
     def __init__(self, client):
-        self.client, self.random, self.world = client, client.random, client.world
-        self.stale = {}                         # name: a token that is or may be dead
-        self.function = client.world.function
+        self.client, self.random, self.world, self.function = client, client.random, client.world, client.world.function
+        self.stale = {}                         # name: a token that is or may be dead, and how it was held
 
     def chance(self, probability):
         return self.random.random() < probability
@@ -51,75 +48,141 @@ class Leases:
         low, high = self.world.ttl_ms
         return self.random.randint(low, high) / 1000
 
+    def wait(self):
+        return self.random.choice((0, 0, 0, 0.02, 0.2))
+
+    def append(self, to, guard, name, token, ttl):
+        """The guarded critical section: read the last entry, take some time, write the next one."""
+        c, isolation = self.client, self.random.choice(ISOLATION)
+        if guard == "fence_assert":
+            isolation = "READ COMMITTED"        # a fence does not look at the snapshot, says its page
+        c.begin(isolation)
+        c.call("fence" if guard == "fence_assert" else "assert", name, f"SELECT {self.function(guard)}(%s, %s)", (name, token), {"token": token, "isolation": isolation})
+        self.work(ttl)
+        number, previous = c.execute("SELECT number, id FROM entry WHERE list = %s ORDER BY number DESC LIMIT 1", (to,)) or (0, None)
+        self.work(ttl)
+        entry = f"{c.number}.{c.life}.{c.transactions}"
+        c.call("append", to, "INSERT INTO entry VALUES (%s, %s, %s, %s, %s)", (to, number + 1, entry, previous, token),
+               {"id": entry, "number": number + 1, "previous": previous, "token": token, "isolation": isolation, "durable": c.role == "client_sync"})
+        c.end()
+
+    def work(self, ttl):
+        kind = self.random.random()
+        if kind < 0.05:
+            self.client.pause(2 * ttl * self.random.random())
+        elif kind < 0.4:
+            self.client.pause(0.02 * self.random.random())
+
+
+class Leases(Story):
+    """Acquire, renew, guarded appends, release; now and then none of it in time. Some of it shared."""
+
+    NEEDS = "lease_acquire"
+
     def step(self):
-        name = self.random.choice(self.world.names)
-        if name in self.stale and self.chance(0.2):
+        action = self.random.random()
+        name = self.random.choice(self.world.names("lease"))
+        if name in self.stale and self.chance(self.world.stale_share):
             self.use_stale(name)
-            return
+        elif action < 0.05 and self.world.has("lease_acquire_all"):
+            self.several()
+        elif action < 0.06 and self.world.has("lease_break"):
+            self.break_(name)
+        else:
+            self.one(name, "shared" if self.chance(0.2) else "exclusive")
+
+    def one(self, name, mode):
         ttl = self.ttl()
-        token = self.acquire(name, ttl)
+        token = self.acquire(name, ttl, mode)
         if token is None:
             self.client.pause(0.05 * ttl * self.random.random())
             return
         try:
-            self.hold(name, token, ttl)
+            self.hold(name, token, ttl, mode)
         finally:
-            self.stale[name] = token
+            self.stale[name] = token, mode
 
     # ---- acquire ---------------------------------------------------------------
 
-    def acquire(self, name, ttl):
-        """The token, or None. In autocommit mode, in a transaction that began earlier, or asked twice."""
-        wait = self.random.choice((0, 0, 0, 0.02, 0.2))
-        way = self.random.random()
-        if way < 0.7:
-            return self.ask(name, ttl, wait)
-        if way < 0.85:
-            return self.acquire_in_transaction(name, ttl, wait)
-        return self.acquire_with_request(name, ttl, wait)
+    def acquire(self, name, ttl, mode):
+        """The token, or None. In autocommit mode, in a transaction that began earlier, asked twice, or by CALL."""
+        wait, way = self.wait(), self.random.random()
+        if way < 0.6:
+            return self.ask(name, ttl, wait, mode)
+        if way < 0.75:
+            return self.acquire_in_transaction(name, ttl, wait, mode)
+        if way < 0.9 or mode == "shared":
+            return self.acquire_with_request(name, ttl, wait, mode)
+        return self.acquire_by_call(name, ttl, wait)
 
-    def ask(self, name, ttl, wait, **more):
-        request = more.get("request")
-        sql = f"{LEASE}{self.function('lease_acquire')}(%s, %s, make_interval(secs => %s), make_interval(secs => %s), request_id => %s)"
-        arguments = {"owner": self.client.owner, "ttl": ttl, "wait": wait, **more}
-        outcome, fields = self.client.call("acquire", name, sql, (name, self.client.owner, ttl, wait, request), arguments, grant)
+    def ask(self, name, ttl, wait, mode, **more):
+        sql = f"{LEASE}{self.function('lease_acquire')}(%s, %s, make_interval(secs => %s), make_interval(secs => %s), %s, request_id => %s)"
+        arguments = {"owner": self.client.owner, "ttl": ttl, "wait": wait, "mode": mode, **more}
+        outcome, fields = self.client.call("acquire", name, sql, (name, self.client.owner, ttl, wait, mode, more.get("request")), arguments, grant)
         return fields["token"] if outcome == "ok" else None
 
-    def acquire_in_transaction(self, name, ttl, wait):
+    def acquire_in_transaction(self, name, ttl, wait, mode):
         """The time of a grant is that of the call, not that of BEGIN; a token seen is used up also by a rollback."""
         isolation = self.random.choice(ISOLATION)
         self.client.begin(isolation)
         self.client.execute("SELECT 1", None)
         self.client.pause(self.random.random() * ttl)
-        token = self.ask(name, ttl, wait, isolation=isolation)
+        token = self.ask(name, ttl, wait, mode, isolation=isolation)
         if self.chance(0.3):
             self.client.end("rollback")
             return None
         return token if self.client.end() == "ok" else None
 
-    def acquire_with_request(self, name, ttl, wait):
+    def acquire_with_request(self, name, ttl, wait, mode):
         """Asks again with the same id when the answer is lost, and now and then when it is not."""
         request = str(uuid.UUID(int=self.random.getrandbits(128)))
         first = time.monotonic_ns()
         try:
-            token = self.ask(name, ttl, wait, request=request, first=first)
+            token = self.ask(name, ttl, wait, mode, request=request, first=first)
             if token is None or self.chance(0.5):
                 return token
         except Gone:
             self.client.connect()
-        return self.ask(name, ttl, wait, request=request, first=first)
+        return self.ask(name, ttl, wait, mode, request=request, first=first)
+
+    def acquire_by_call(self, name, ttl, wait):
+        """The waiting form, which has transactions of its own."""
+        if not self.world.has("lease_lock"):
+            return self.ask(name, ttl, wait, "exclusive")
+        read = lambda row: ("refused", {"reason": "timeout"}) if row[0] is None else ("ok", {"token": row[0], "left": row[2].total_seconds()})
+        outcome, fields = self.client.call("acquire", name, f"CALL {self.function('lease_lock')}(%s, %s, make_interval(secs => %s), make_interval(secs => %s))",
+                                           (name, self.client.owner, ttl, wait), {"owner": self.client.owner, "ttl": ttl, "wait": wait, "call": True}, read)
+        return fields["token"] if outcome == "ok" else None
+
+    def several(self):
+        """Two names, all or nothing, in any order."""
+        names = self.random.sample(self.world.names("lease"), min(2, len(self.world.numbers)))
+        ttl, wait = self.ttl(), self.wait()
+        read = lambda row: ("ok" if row and row[0] else "refused", {"grants": row[1] if row and row[0] else {}})
+        sql = (f"SELECT bool_and(acquired), json_object_agg(name, json_build_object('token', token, 'left', extract(epoch FROM ttl_remaining)))"
+               f" FROM {self.function('lease_acquire_all')}(%s::text[], %s, make_interval(secs => %s), make_interval(secs => %s))")
+        outcome, fields = self.client.call("acquire_all", "lease " + "+".join(names), sql, (names, self.client.owner, ttl, wait),
+                                           {"names": names, "owner": self.client.owner, "ttl": ttl, "wait": wait}, read)
+        if outcome == "ok":
+            for name in names:
+                token = fields["grants"][name]["token"]
+                self.stale[name] = token, "exclusive"
+            for name in names:
+                self.hold(name, fields["grants"][name]["token"], ttl, "exclusive")
 
     # ---- hold ------------------------------------------------------------------
 
-    def hold(self, name, token, ttl):
+    def hold(self, name, token, ttl, mode):
         for _ in range(self.random.randint(0, 3)):
             action = self.random.random()
             if action < 0.3:
                 self.renew(name, token, self.ttl())
             elif action < 0.65:
-                self.append(f"lease {name}", "lease", name, token, ttl)
+                self.guarded(name, token, ttl, mode)
+            elif action < 0.75:
+                self.fenced(name, token, ttl, mode)
             elif action < 0.8:
-                self.append(f"fence {name}", "fence", name, token, ttl)
+                token = self.transfer(name, token, mode) or token
             elif action < 0.9:
                 self.get(name)
             elif action < 0.97:
@@ -139,49 +202,52 @@ class Leases:
         sql = f"SELECT {self.function('lease_release')}(%s, %s)"
         self.client.call("release", name, sql, (name, token), {"token": token}, yes_or_no)
 
+    def transfer(self, name, token, mode):
+        """To itself under another label: what counts is the token."""
+        if not self.world.has("lease_transfer"):
+            return None
+        ttl = self.ttl()
+        sql = f"{LEASE}{self.function('lease_transfer')}(%s, %s, %s, make_interval(secs => %s))"
+        outcome, fields = self.client.call("transfer", name, sql, (name, token, self.client.owner, ttl),
+                                           {"token": token, "owner": self.client.owner, "ttl": ttl, "mode": mode}, grant)
+        return fields["token"] if outcome == "ok" else None
+
     def get(self, name):
-        sql = f"SELECT acquired, owner FROM {self.function('lease_get')}(%s)"
-        read = lambda row: ("ok", {"live": bool(row and row[0]), "owner": row[1] if row else None})
-        self.client.call("get", name, sql, (name,), {}, read)
+        sql = f"SELECT coalesce(bool_or(acquired), false), min(owner) FILTER (WHERE acquired) FROM {self.function('lease_get')}(%s)"
+        self.client.call("get", name, sql, (name,), {}, lambda row: ("ok", {"live": row[0], "owner": row[1]}))
 
-    def append(self, to, guard, name, token, ttl):
-        """The guarded critical section: read the last entry, take some time, write the next one."""
-        c, isolation = self.client, self.random.choice(ISOLATION)
-        if guard == "fence":
-            isolation = "READ COMMITTED"        # a fence does not look at the snapshot, says its page
-        c.begin(isolation)
-        if guard == "lease":
-            c.call("assert", name, f"SELECT {self.function('lease_assert')}(%s, %s)", (name, token), {"token": token, "isolation": isolation})
-        else:
-            c.call("fence", to, f"SELECT {self.function('fence_assert')}(%s, %s)", (to, token), {"token": token, "isolation": isolation})
+    def break_(self, name):
+        sql = f"SELECT {self.function('lease_break')}(%s, reason => 'history')"
+        self.client.call("break", name, sql, (name,), {}, lambda row: ("ok" if row[0] is not None else "refused", {}))
+
+    def guarded(self, name, token, ttl, mode):
+        """Shared holders do not exclude each other, so they only read."""
+        if mode == "exclusive":
+            self.append(f"list {name}", "lease_assert", name, token, ttl)
+            return
+        isolation = self.random.choice(ISOLATION)
+        self.client.begin(isolation)
+        self.client.call("assert", name, f"SELECT {self.function('lease_assert')}(%s, %s)", (name, token), {"token": token, "isolation": isolation})
         self.work(ttl)
-        number, previous = c.execute("SELECT number, id FROM entry WHERE list = %s ORDER BY number DESC LIMIT 1", (to,)) or (0, None)
-        self.work(ttl)
-        entry = f"{c.number}.{c.life}.{c.transactions}"
-        c.call("append", to, "INSERT INTO entry VALUES (%s, %s, %s, %s, %s)", (to, number + 1, entry, previous, token),
-               {"id": entry, "number": number + 1, "previous": previous, "token": token, "isolation": isolation, "durable": c.role == "client_sync"})
-        c.end()
+        self.client.end()
 
-    def work(self, ttl):
-        kind = self.random.random()
-        if kind < 0.05:
-            self.client.pause(2 * ttl * self.random.random())
-        elif kind < 0.4:
-            self.client.pause(0.02 * self.random.random())
-
-    # ---- stale tokens ----------------------------------------------------------
+    def fenced(self, name, token, ttl, mode):
+        resource = "fence" + name.removeprefix("lease")
+        if mode == "exclusive":
+            self.append(f"list {resource}", "fence_assert", resource, token, ttl)
 
     def use_stale(self, name):
-        token = self.stale[name]
-        action = self.random.random()
+        (token, mode), action = self.stale[name], self.random.random()
         if action < 0.3:
             self.renew(name, token, self.ttl())
-        elif action < 0.5:
+        elif action < 0.45:
             self.release(name, token)
+        elif action < 0.5:
+            self.transfer(name, token, mode)
         elif action < 0.8:
-            self.append(f"lease {name}", "lease", name, token, self.ttl())
+            self.guarded(name, token, self.ttl(), mode)
         else:
-            self.append(f"fence {name}", "fence", name, token, self.ttl())
+            self.fenced(name, token, self.ttl(), mode)
 
 
 class Advisory:
@@ -193,7 +259,7 @@ class Advisory:
         self.client, self.random, self.function = client, client.random, client.world.function
 
     def step(self):
-        name = f"mutex {self.random.choice(self.client.world.names)}"
+        name = self.random.choice(self.client.world.names("mutex"))
         wait = self.random.choice((0, 0, 0.02, 0.2))
         if self.client.pooled or self.random.random() < 0.5:
             self.for_a_transaction(name, wait)

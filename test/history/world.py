@@ -15,10 +15,11 @@ WORKING, PARKED = 0, 1          # state of a client
 class World:
     """seed: of every decision. mutant: a Mutant or None. workloads: classes of workload.py with their weights."""
 
-    def __init__(self, seed, folder, server_folder, clients, names, ttl_ms, workloads, mutant=None, pooler=False):
+    def __init__(self, seed, folder, server_folder, clients, names, ttl_ms, functions, workloads, mutant=None, pooler=False):
         self.seed, self.folder, self.server_folder, self.clients, self.ttl_ms = seed, folder, server_folder, clients, ttl_ms
-        self.names = [f"name {n}" for n in range(names)]
-        self.workloads, self.mutant, self.pooler = workloads, mutant, pooler
+        self.stale_share = 0.2 if mutant is None else 0.4   # of the steps that use a token which may be dead
+        self.numbers = range(names)                         # of leases, of semaphores, ...
+        self.functions, self.workloads, self.mutant, self.pooler = functions, workloads, mutant, pooler
         self.stop = multiprocessing.RawArray("b", 1)        # finish what you are at, then park
         self.leave = multiprocessing.RawArray("b", 1)       # disconnect
         self.port = multiprocessing.RawArray("i", 1)        # of the primary
@@ -29,8 +30,15 @@ class World:
         """A generator of its own for each purpose, so that one does not disturb the decisions of another."""
         return random.Random(" ".join(map(str, (self.seed, *purpose))))
 
+    def names(self, family):
+        return [f"{family} {n}" for n in self.numbers]
+
     def longest_ttl_s(self):
         return self.ttl_ms[1] / 1000
+
+    def has(self, name):
+        """Is there such a call, and is it as it should be?"""
+        return name in self.functions and self.mutant is None
 
     def function(self, name):
         mutated = self.mutant is not None and name in self.mutant.functions
