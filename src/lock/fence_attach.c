@@ -33,7 +33,7 @@
 #include "utils/syscache.h"
 
 #include "core/arg.h"
-#include "errors.h"
+#include "core/refusal.h"
 #include "lock/lease.h"
 #include "store/catalog.h"
 
@@ -194,7 +194,7 @@ static void
 raise_not_asserted(const NameArg *name, Relation rel)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_SD_LEASE_NOT_HELD),
+			(errcode_sd(ERRCODE_SD_LEASE_NOT_HELD),
 			 errmsg("lease \"%s\" is not asserted in this transaction", name_cstring(*name)),
 			 errdetail("Table \"%s\" can be written only under this lease.", RelationGetRelationName(rel)),
 			 errhint("Call distsys.lease_assert(%s, token) in the transaction that writes, before it does; after ROLLBACK TO SAVEPOINT again.",
