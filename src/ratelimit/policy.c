@@ -223,8 +223,6 @@ check_words(FunctionCallInfo fcinfo)
 {
 	check_word(fcinfo, ATTR_ALGORITHM, "algorithm", algorithms);
 	check_word(fcinfo, ATTR_STORAGE, "storage", storages);
-	if (!PG_ARGISNULL(ARG(ATTR_STORAGE)) && arg_word(fcinfo, ARG(ATTR_STORAGE), "storage", storages) == 1)
-		shared_require();
 	check_word(fcinfo, ATTR_ON_ABORT, "on_abort", on_aborts);
 	check_word(fcinfo, ATTR_ON_RESTART, "on_restart", on_restarts);
 	check_word(fcinfo, ATTR_ON_ERROR, "on_error", on_errors);
@@ -343,7 +341,7 @@ check_belongings(Datum *values, bool *nulls, LimitAlgorithm algorithm)
 }
 
 static void
-check_storage(Datum *values, bool *nulls, LimitAlgorithm algorithm)
+check_storage(Datum *values, bool *nulls, const bool *given, LimitAlgorithm algorithm)
 {
 	bool		shared = value_word(values, nulls, ATTR_STORAGE, storages) == 1;
 
@@ -353,6 +351,8 @@ check_storage(Datum *values, bool *nulls, LimitAlgorithm algorithm)
 	if (shared && algorithm == LIMIT_SLIDING_LOG)
 		arg_not_built("sliding_window_log in shared storage",
 					  "Its state grows with the quota. Use sliding_window, or storage => 'durable'.");
+	if (shared && given[ARG(ATTR_STORAGE)])
+		shared_require();
 }
 
 static void
@@ -395,7 +395,7 @@ check_policy(Datum *values, bool *nulls, bool *given)
 	else
 		period_us = interval_to_us(DatumGetIntervalP(values[ARG(ATTR_PERIOD)]), "period", 1, PERIOD_MAX, PERIOD_HINT);
 	check_belongings(values, nulls, algorithm);
-	check_storage(values, nulls, algorithm);
+	check_storage(values, nulls, given, algorithm);
 	check_fits(quota, period_us, burst, algorithm);
 }
 

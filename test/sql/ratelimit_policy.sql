@@ -117,7 +117,7 @@ SELECT call, pg_temp.fails($$distsys.rate_limit_create('x', 1, '1 s', $$ || call
     ($$algorithm => 'tokens'$$), ($$algorithm => 'TOKEN_BUCKET'$$), ($$algorithm => ''$$), ($$algorithm => NULL$$),
     ($$algorithm => 'gcra'$$), ($$algorithm => 'sliding_window_log'$$), ($$algorithm => 'sliding_window'$$),
     ($$algorithm => 'fixed_window'$$), ($$algorithm => 'leaky_bucket'$$), ($$algorithm => 'calendar'$$),
-    ($$storage => 'disk'$$), ($$storage => NULL$$), ($$storage => 'shared'$$),
+    ($$storage => 'disk'$$), ($$storage => NULL$$),
     ($$on_abort => 'lose'$$), ($$on_abort => 'keep'$$),
     ($$on_restart => 'half'$$), ($$on_restart => NULL$$), ($$on_error => 'ajar'$$), ($$on_error => NULL$$),
     ($$in_transaction => 'maybe'$$), ($$in_transaction => NULL$$), ($$mode => 'off'$$), ($$mode => NULL$$),
@@ -127,10 +127,13 @@ SELECT call, pg_temp.fails($$distsys.rate_limit_create('x', 1, '1 s', $$ || call
     ($$block_for => '0'$$), ($$block_for => '1 month'$$), ($$block_for => '10 min'$$),
     ($$quota_unit => ''$$), ($$quota_unit => NULL$$), ($$quota_unit => 'St' || chr(252) || 'ck'$$), ($$quota_unit => repeat('u', 64)$$),
     ($$if_not_exists => NULL$$),
-    ($$algorithm => 'sliding_window_log', storage => 'shared'$$), ($$on_abort => 'keep', storage => 'shared'$$), ($$on_abort => 'keep', mode => 'off'$$),
+    ($$algorithm => 'sliding_window_log', storage => 'shared'$$), ($$on_abort => 'keep', mode => 'off'$$),
     ($$algorithm => 'fixed_window', anchor => 'first_hit'$$), ($$algorithm => 'sliding_window', anchor => 'first_hit'$$),
     ($$algorithm => 'fixed_window', burst => 1$$), ($$algorithm => 'fixed_window', burst => 2$$), ($$algorithm => 'leaky_bucket', burst => 2$$),
     ($$algorithm => 'calendar', calendar_unit => 'minute'$$)) v(call);
+-- shared storage is there with shared_preload_libraries only
+SELECT call, pg_temp.fails('distsys.rate_limit_' || call) = CASE WHEN current_setting('shared_preload_libraries') LIKE '%distsys%' THEN 'no error' ELSE '55000, hint' END AS right
+FROM (VALUES ($$create('x', 1, '1 s', storage => 'shared')$$), ($$create('x', 1, '1 s', storage => 'shared', on_abort => 'keep')$$), ($$alter('api', storage => 'shared')$$)) v(call);
 -- calendars, and the size of a log
 SELECT call, pg_temp.fails($$distsys.rate_limit_create('x', $$ || call || ')') FROM (VALUES
     ($$1, '1 month', algorithm => 'calendar'$$), ($$1, '1 month', algorithm => 'calendar', calendar_unit => 'month'$$),
@@ -155,7 +158,7 @@ SELECT algorithm, calendar_unit, period, time_zone, anchor, burst FROM distsys.r
 SELECT call, pg_temp.fails('distsys.rate_limit_' || call) FROM (VALUES
     ($$alter(NULL)$$), ($$alter('')$$), ($$alter(repeat('x', 64))$$), ($$alter('nope')$$), ($$alter('api', quota => 0)$$),
     ($$alter('api', period => '1 month')$$), ($$alter('api', burst => 0)$$), ($$alter('api', on_change => 'double')$$),
-    ($$alter('api', on_change => NULL)$$), ($$alter('api', algorithm => 'gcra')$$), ($$alter('api', storage => 'shared')$$), ($$alter('api', anchor => 'first_hit')$$),
+    ($$alter('api', on_change => NULL)$$), ($$alter('api', algorithm => 'gcra')$$), ($$alter('api', anchor => 'first_hit')$$),
     ($$alter('api', algorithm => 'calendar')$$),
     ($$alter('api', mode => 'off')$$), ($$alter('api', block_for => '1 s')$$),
     ($$drop(NULL)$$), ($$drop('')$$), ($$drop('nope')$$), ($$drop('api', if_exists => NULL)$$)) v(call);
