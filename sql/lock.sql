@@ -176,7 +176,7 @@ COMMENT ON FUNCTION distsys.lease_session_open(text, interval) IS 'Opens a sessi
 
 CREATE FUNCTION distsys.lease_session_renew(id uuid) RETURNS SETOF distsys.lease
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'distsys_lease_session_renew';
-COMMENT ON FUNCTION distsys.lease_session_renew(uuid) IS 'Prolongs the session and each of its leases by its own ttl, in one commit. One row per lease; acquired false, reason lost: it is not held any more (told once). SD002 when the session is over, 42501 for a role without the rights of the role that opened it.';
+COMMENT ON FUNCTION distsys.lease_session_renew(uuid) IS 'Prolongs the session and each of its leases by its own ttl, in one commit. One row per lease; acquired false, reason lost: it is not held any more (told once); acquired true, reason held: another transaction is renewing or releasing it, which is not waited for, so it is as it was. SD002 when the session is over, 42501 for a role without the rights of the role that opened it.';
 
 CREATE FUNCTION distsys.lease_session_close(id uuid) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_lease_session_close';

@@ -120,8 +120,8 @@ extern bool lease_granted_here(int64 token);
 
 /* ttl_us 0: the ttl it has. SD002 unless token is the live grant. */
 extern void lease_renew(const LeaseKind *kind, const NameArg *name, int64 token, int64 ttl_us, Lease *lease);
-/* The same as a question: false when it is not held any more. */
-extern bool lease_try_renew(const LeaseKind *kind, const NameArg *name, int64 token, int64 ttl_us, Lease *lease);
+/* The same as a question, LEASE_OK or LEASE_LOST; LEASE_HELD: another transaction is renewing or releasing it, which is not waited for. */
+extern LeaseReason lease_try_renew(const LeaseKind *kind, const NameArg *name, int64 token, int64 ttl_us, Lease *lease);
 extern bool lease_release(const LeaseKind *kind, const NameArg *name, int64 token);
 /* SD002 unless token is the live grant with at least min_remaining_us left; pins it to the end of the (sub)transaction. */
 extern void lease_assert(const LeaseKind *kind, const NameArg *name, int64 token, int64 min_remaining_us);

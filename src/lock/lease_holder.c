@@ -197,19 +197,34 @@ lease_renew(const LeaseKind *kind, const NameArg *name, int64 token, int64 ttl_u
 	row_close(rel);
 }
 
-bool
+LeaseReason
 lease_try_renew(const LeaseKind *kind, const NameArg *name, int64 token, int64 ttl_us, Lease *lease)
 {
 	Relation	rel = row_open_write(kind->table, psprintf("%s_renew()", kind->domain));
+	LeaseReason reason = LEASE_LOST;
 	ClockReading now;
 	const char *why;
-	HeapTuple	row = lease_hold(kind, rel, name, token, lease, &now, &why);
-	bool		held = row != NULL && !lease->broken && has_privs_of_role(GetUserId(), lease->role);
+	LOCKTAG		tag;
 
-	if (held)
-		prolong(kind, rel, name, row, ttl_us, lease, &now);
+	lease_grant_tag(kind, &tag, name, token);
+	if (!keylock_try(&tag, ExclusiveLock))
+	{
+		(void) lease_find(rel, name, token, lease);
+		if (why_not_held(lease, token) == NULL)
+			reason = LEASE_HELD;
+	}
+	else
+	{
+		HeapTuple	row = lease_hold(kind, rel, name, token, lease, &now, &why);
+
+		if (row != NULL && !lease->broken && has_privs_of_role(GetUserId(), lease->role))
+		{
+			prolong(kind, rel, name, row, ttl_us, lease, &now);
+			reason = LEASE_OK;
+		}
+	}
 	row_close(rel);
-	return held;
+	return reason;
 }
 
 /* ---- release ---- */

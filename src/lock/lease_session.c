@@ -6,7 +6,9 @@
  * for longer than their ttl. So a heartbeat is one statement and one commit, however many leases there are.
  *
  * The session's row is written under its key lock in Exclusive mode; acquire takes no lock of the session, so a
- * heartbeat never waits for it. A lease granted while its session is being closed ends by its ttl.
+ * heartbeat never waits for it. A lease granted while its session is being closed ends by its ttl, and a job removes
+ * its row here. That row is deleted under the lock of the grant; who finds it taken leaves the row to the one who has
+ * it, so that a heartbeat of many waits for nobody's open transaction.
  */
 #include "postgres.h"
 
@@ -19,22 +21,22 @@
 #include "core/refusal.h"
 #include "core/stats.h"
 #include "core/xact.h"
+#include "lock/lease_holder.h"
 #include "lock/lease_session.h"
-#include "store/row.h"
 
 /* A session that is over is kept this long. */
 #define SWEEP_AFTER (60 * SECONDS)
 
 enum
 {
-	ATTR_ID = 1,
-	ATTR_OWNER,
-	ATTR_ROLE,
-	ATTR_TTL_US,
-	ATTR_EXPIRES_AT,
-	ATTR_EXPIRES_BOOT,
-	ATTR_CLOCK_ID,
-	NATTS = ATTR_CLOCK_ID
+	SESSION_ID = 1,
+	SESSION_OWNER,
+	SESSION_ROLE,
+	SESSION_TTL_US,
+	SESSION_EXPIRES_AT,
+	SESSION_EXPIRES_BOOT,
+	SESSION_CLOCK_ID,
+	NSESSION = SESSION_CLOCK_ID
 };
 
 enum
@@ -61,16 +63,16 @@ session_tag(LOCKTAG *tag, const pg_uuid_t *id)
 static void
 read_session(Relation rel, HeapTuple row, const ClockReading *now, Session *session)
 {
-	Datum		values[NATTS];
-	bool		nulls[NATTS];
+	Datum		values[NSESSION];
+	bool		nulls[NSESSION];
 	Deadline	deadline;
 
 	heap_deform_tuple(row, RelationGetDescr(rel), values, nulls);
-	session->role = DatumGetObjectId(values[ATTR_ROLE - 1]);
-	session->ttl_us = DatumGetInt64(values[ATTR_TTL_US - 1]);
-	deadline.wall = DatumGetTimestampTz(values[ATTR_EXPIRES_AT - 1]);
-	deadline.boot = DatumGetInt64(values[ATTR_EXPIRES_BOOT - 1]);
-	deadline.id = DatumGetInt64(values[ATTR_CLOCK_ID - 1]);
+	session->role = DatumGetObjectId(values[SESSION_ROLE - 1]);
+	session->ttl_us = DatumGetInt64(values[SESSION_TTL_US - 1]);
+	deadline.wall = DatumGetTimestampTz(values[SESSION_EXPIRES_AT - 1]);
+	deadline.boot = DatumGetInt64(values[SESSION_EXPIRES_BOOT - 1]);
+	deadline.id = DatumGetInt64(values[SESSION_CLOCK_ID - 1]);
 	session->left_us = deadline_left(&deadline, now);
 }
 
@@ -127,23 +129,23 @@ deadline_columns(int64 ttl_us, Datum *values)
 	ClockReading now = clock_read();
 	Deadline	deadline = deadline_after(&now, ttl_us);
 
-	values[ATTR_EXPIRES_AT - 1] = TimestampTzGetDatum(deadline.wall);
-	values[ATTR_EXPIRES_BOOT - 1] = Int64GetDatum(deadline.boot);
-	values[ATTR_CLOCK_ID - 1] = Int64GetDatum(deadline.id);
+	values[SESSION_EXPIRES_AT - 1] = TimestampTzGetDatum(deadline.wall);
+	values[SESSION_EXPIRES_BOOT - 1] = Int64GetDatum(deadline.boot);
+	values[SESSION_CLOCK_ID - 1] = Int64GetDatum(deadline.id);
 }
 
 void
 lease_session_open(const NameArg *owner, int64 ttl_us, pg_uuid_t *id)
 {
 	Relation	rel = row_open_write(TABLE_LEASE_SESSION, "lease_session_open()");
-	Datum		values[NATTS];
-	bool		nulls[NATTS] = {false};
+	Datum		values[NSESSION];
+	bool		nulls[NSESSION] = {false};
 
 	*id = *DatumGetUUIDP(DirectFunctionCall1(gen_random_uuid, (Datum) 0));
-	values[ATTR_ID - 1] = UUIDPGetDatum(id);
-	values[ATTR_OWNER - 1] = owner->datum;
-	values[ATTR_ROLE - 1] = ObjectIdGetDatum(GetUserId());
-	values[ATTR_TTL_US - 1] = Int64GetDatum(ttl_us);
+	values[SESSION_ID - 1] = UUIDPGetDatum(id);
+	values[SESSION_OWNER - 1] = owner->datum;
+	values[SESSION_ROLE - 1] = ObjectIdGetDatum(GetUserId());
+	values[SESSION_TTL_US - 1] = Int64GetDatum(ttl_us);
 	deadline_columns(ttl_us, values);
 	row_insert(rel, values, nulls);
 	row_close(rel);
@@ -176,13 +178,18 @@ read_members(Relation rel, const pg_uuid_t *id, int *n)
 	return members;
 }
 
-/* Under the lock of the grant, or when it is gone under that of the session. */
+/* Leaves it to a transaction that is renewing or releasing that grant, and to the job if it comes to nothing. */
 static void
 remove_member(Relation rel, const pg_uuid_t *id, const NameArg *name, int64 token)
 {
 	Datum		key[NMEMBER] = {UUIDPGetDatum(id), name->datum, Int64GetDatum(token)};
-	HeapTuple	row = row_read_locked(rel, key);
+	LOCKTAG		tag;
+	HeapTuple	row;
 
+	lease_grant_tag(&lease_kind, &tag, name, token);
+	if (!keylock_try(&tag, ExclusiveLock))
+		return;
+	row = row_read_locked(rel, key);
 	if (row != NULL)
 		row_delete(rel, row);
 }
@@ -212,9 +219,9 @@ lock_session(const pg_uuid_t *id)
 static void
 prolong_session(Relation rel, const pg_uuid_t *id)
 {
-	Datum		values[NATTS] = {0};
-	bool		nulls[NATTS] = {false};
-	bool		replace[NATTS] = {false};
+	Datum		values[NSESSION] = {0};
+	bool		nulls[NSESSION] = {false};
+	bool		replace[NSESSION] = {false};
 	Datum		key = UUIDPGetDatum(id);
 	HeapTuple	row = row_read_locked(rel, &key);
 	ClockReading now = clock_read();
@@ -222,7 +229,7 @@ prolong_session(Relation rel, const pg_uuid_t *id)
 
 	check_session(rel, row, &now, &session);
 	deadline_columns(session.ttl_us, values);
-	replace[ATTR_EXPIRES_AT - 1] = replace[ATTR_EXPIRES_BOOT - 1] = replace[ATTR_CLOCK_ID - 1] = true;
+	replace[SESSION_EXPIRES_AT - 1] = replace[SESSION_EXPIRES_BOOT - 1] = replace[SESSION_CLOCK_ID - 1] = true;
 	row_update(rel, row, values, nulls, replace);
 	xact_require_durable(true);
 }
@@ -239,8 +246,8 @@ lease_session_renew(const pg_uuid_t *id, int *n)
 	members = read_members(member_rel, id, n);
 	for (int i = 0; i < *n; i++)
 	{
-		members[i].held = lease_try_renew(&lease_kind, &members[i].name, members[i].token, 0, &members[i].lease);
-		if (!members[i].held)
+		members[i].reason = lease_try_renew(&lease_kind, &members[i].name, members[i].token, 0, &members[i].lease);
+		if (members[i].reason == LEASE_LOST)
 		{
 			remove_member(member_rel, id, &members[i].name, members[i].token);
 			stats_add("lease", "", "lost", 1);
@@ -303,23 +310,44 @@ session_over(Relation rel, HeapTuple row, void *arg)
 static void
 session_row_tag(Relation rel, HeapTuple row, LOCKTAG *tag, void *arg)
 {
-	session_tag(tag, DatumGetUUIDP(row_get(rel, row, ATTR_ID, NULL)));
+	session_tag(tag, DatumGetUUIDP(row_get(rel, row, SESSION_ID, NULL)));
 }
 
-/* Its leases are not released: those that somebody has renewed by their token are held still. */
-static void
-session_forget_members(Relation rel, HeapTuple row, void *arg)
+/* Acquired under a session that is no more; the lease is not released: somebody may renew it by its token still. */
+static bool
+member_left_behind(Relation rel, HeapTuple row, void *arg)
 {
-	Datum		prefix = row_get(rel, row, ATTR_ID, NULL);
+	Relation	session_rel = row_open_read(TABLE_LEASE_SESSION);
+	Datum		key = row_get(rel, row, MEMBER_SESSION, NULL);
+	bool		left_behind = row_read_latest(session_rel, &key) == NULL;
 
-	row_delete_all(TABLE_LEASE_SESSION_MEMBER, "lease_session_sweep()", 1, &prefix);
+	row_close(session_rel);
+	return left_behind;
+}
+
+static void
+member_row_tag(Relation rel, HeapTuple row, LOCKTAG *tag, void *arg)
+{
+	NameArg		name = arg_name_datum(row_get(rel, row, MEMBER_NAME, NULL), "name", NAME_LONG);
+
+	lease_grant_tag(&lease_kind, tag, &name, DatumGetInt64(row_get(rel, row, MEMBER_TOKEN, NULL)));
 }
 
 void
 lease_session_sweep(JobSlice *slice)
 {
-	static const RowSweep sweep = {.dead = session_over, .tag = session_row_tag, .removing = session_forget_members};
+	static const RowSweep sweep = {.dead = session_over, .tag = session_row_tag};
 	Relation	rel = row_open_write(TABLE_LEASE_SESSION, "lease_session_sweep()");
+
+	sweep_slice(rel, &sweep, slice);
+	row_close(rel);
+}
+
+void
+lease_session_member_sweep(JobSlice *slice)
+{
+	static const RowSweep sweep = {.dead = member_left_behind, .tag = member_row_tag};
+	Relation	rel = row_open_write(TABLE_LEASE_SESSION_MEMBER, "lease_session_member_sweep()");
 
 	sweep_slice(rel, &sweep, slice);
 	row_close(rel);

@@ -11,7 +11,7 @@ typedef struct SessionLease
 {
 	NameArg		name;
 	int64		token;
-	bool		held;
+	LeaseReason reason;
 	Lease		lease;
 } SessionLease;
 
@@ -27,11 +27,15 @@ extern void lease_session_add(const pg_uuid_t *id, const NameArg *name, int64 to
 extern void lease_session_remove(const pg_uuid_t *id, const NameArg *name, int64 token);
 
 extern void lease_session_open(const NameArg *owner, int64 ttl_us, pg_uuid_t *id);
-/* Prolongs the session and its leases, each by its own ttl; lost ones leave the session. SD002 when the session is over. */
+/*
+ * Prolongs the session and its leases, each by its own ttl; lost ones leave the session. One that another transaction is
+ * renewing or releasing is LEASE_HELD and stays as it is. SD002 when the session is over.
+ */
 extern SessionLease *lease_session_renew(const pg_uuid_t *id, int *n);
 /* Releases its leases; how many. 0 when there is no such session. */
 extern int64 lease_session_close(const pg_uuid_t *id);
-/* Job: sessions that are over. */
+/* Jobs: sessions that are over; leases of sessions that are no more leave them. */
 extern void lease_session_sweep(JobSlice *slice);
+extern void lease_session_member_sweep(JobSlice *slice);
 
 #endif							/* DISTSYS_LEASE_SESSION_H */

@@ -388,9 +388,10 @@ distsys_lease_session_renew(PG_FUNCTION_ARGS)
 		Datum		values[NOUT] = {0};
 		bool		nulls[NOUT];
 		Lease		none = {0};
+		bool		held = members[i].reason != LEASE_LOST;
 
-		describe(&members[i].name, members[i].held ? &members[i].lease : &none, members[i].held, values, nulls);
-		set_verdict(members[i].held, members[i].held ? LEASE_OK : LEASE_LOST, 0, values, nulls);
+		describe(&members[i].name, held ? &members[i].lease : &none, held, values, nulls);
+		set_verdict(held, members[i].reason, 0, values, nulls);
 		result_put(fcinfo, values, nulls);
 	}
 	return (Datum) 0;

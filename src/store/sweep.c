@@ -33,11 +33,7 @@ remove_row(Relation rel, const RowSweep *sweep, HeapTuple candidate)
 	tuple = row_read_locked(rel, key);
 	remove = tuple != NULL && sweep->dead(rel, tuple, sweep->arg);
 	if (remove)
-	{
-		if (sweep->removing != NULL)
-			sweep->removing(rel, tuple, sweep->arg);
 		row_delete(rel, tuple);
-	}
 	else
 		keylock_release(&tag, ExclusiveLock);
 	return remove;

@@ -24,8 +24,6 @@ typedef struct RowSweep
 	bool		(*dead) (Relation rel, HeapTuple tuple, void *arg);
 	/* the key lock that every writer of this row takes */
 	void		(*tag) (Relation rel, HeapTuple tuple, LOCKTAG *tag, void *arg);
-	/* may be NULL: takes what hangs on the row with it, just before it goes */
-	void		(*removing) (Relation rel, HeapTuple tuple, void *arg);
 	void	   *arg;
 } RowSweep;
 

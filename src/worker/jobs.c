@@ -24,6 +24,7 @@ const Job	jobs[] = {
 	{"lease_sweep", 30, TABLE_LEASE, lease_sweep},
 	{"leader_sweep", 60, TABLE_LEADER, leader_sweep},
 	{"lease_session_sweep", 60, TABLE_LEASE_SESSION, lease_session_sweep},
+	{"lease_session_member_sweep", 60, TABLE_LEASE_SESSION_MEMBER, lease_session_member_sweep},
 	{"semaphore_sweep", 60, TABLE_SEMAPHORE_PERMIT, semaphore_sweep},
 	{"idempotency_expire", 60, TABLE_IDEMPOTENCY_RECORD, idempotency_expire},
 	{"rate_limit_sweep", 60, TABLE_RATE_LIMIT_BUCKET, rate_limit_sweep},
