@@ -151,5 +151,5 @@ CASES = [
          setup=("SELECT distsys.rate_limit_create('bench_none', quota => 1, period => '1 day', if_not_exists => true)",
                 "SELECT count(*) FROM generate_series(1, 100) g, LATERAL distsys.rate_limit_take('bench_none', 'k' || g) t")),
     Probe("ratelimit", "rate_limit_take, shared, inside PL/pgSQL", inside_plpgsql, setup=(*SHARED, LOOP)),
-    Probe("ratelimit", "rate_limit_take, durable, hot row beside a held snapshot", beside_snapshot, setup=(DURABLE,)),
 ]
+LONG = [Probe("ratelimit", "rate_limit_take, durable, hot row beside a held snapshot", beside_snapshot, setup=(DURABLE,))]

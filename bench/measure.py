@@ -1,5 +1,6 @@
 """Runs a case: the call and its rivals in turn, round by round, so that what else the machine does hits all of them alike."""
 import dataclasses
+import time
 
 import psycopg2
 from psycopg2 import errorcodes
@@ -7,7 +8,7 @@ from psycopg2 import errorcodes
 import pgq
 import redis
 import yardsticks
-from case import Comparison, Failed, Missing, RedisLoad, median_sample
+from case import MEMORY, Comparison, Failed, Missing, RedisLoad, median_sample
 from server import Postgres
 
 NOT_BUILT = (errorcodes.UNDEFINED_FUNCTION, errorcodes.FEATURE_NOT_SUPPORTED)
@@ -18,6 +19,7 @@ class Bench:
 
     def __init__(self, options):
         self.options, self.absent = options, {}
+        self.until = time.monotonic() + options.minutes * 60
         self.postgres = Postgres(options.pg_config)
         self.redis = {False: None, True: None}
 
@@ -35,6 +37,9 @@ class Bench:
             self.postgres.sql(*pgq.SETUP)
         else:
             self.absent["pgq"] = "PgQ is not installed for this server (script/setup --bench)"
+
+    def out_of_time(self):
+        return time.monotonic() > self.until
 
     def stop(self):
         for server in (self.postgres, *self.redis.values()):
@@ -62,14 +67,12 @@ def set_up(bench, case):
     return None
 
 
-def conditions(case, options):
-    """(clients, commit, whether it is one of the sweep)"""
+def conditions(case, options, swept):
+    """(clients, commit): those that goals are judged in, or those of the sweep."""
     for commit in case.commits:
-        if options.commit in (commit, "both") or commit not in ("fsync", "async"):
-            yield case.clients, commit, False
-            if options.sweep:
-                for clients in case.sweep:
-                    yield clients, commit, True
+        if options.commit in (commit, "both") or commit == MEMORY:
+            for clients in case.sweep if swept else (case.clients,):
+                yield clients, commit
 
 
 def rivals_of(bench, case, commit, swept):
@@ -79,24 +82,33 @@ def rivals_of(bench, case, commit, swept):
 
 
 def run_case(bench, case):
-    """Yields what was found: comparisons, facts, and what is missing."""
+    """Yields what was found: comparisons, facts, and what is missing. Returns whether the case can be measured at all."""
     try:
-        reason = set_up(bench, case)
+        reason = "no time was left" if bench.out_of_time() else set_up(bench, case)
         if reason is not None:
             yield Missing(case.domain, case.name, reason)
-            return
+            return False
         if hasattr(case, "run"):
             yield from case.run(bench)
-            return
+            return False
     except (Failed, psycopg2.Error) as error:
         yield Missing(case.domain, case.name, str(error).strip(), failure=True)
-        return
+        return False
+    yield from run_conditions(bench, case, swept=False)
+    return True
+
+
+def run_conditions(bench, case, swept):
     by_itself = []
-    for clients, commit, swept in conditions(case, bench.options):
+    for clients, commit in conditions(case, bench.options, swept):
+        where = f"{case.name}, {clients} client{'s' * (clients > 1)}, {commit}"
         try:
-            yield from compare(bench, case, clients, commit, swept, by_itself)
+            if bench.out_of_time():
+                yield Missing(case.domain, where, "no time was left")
+            else:
+                yield from compare(bench, case, clients, commit, swept, by_itself)
         except (Failed, psycopg2.Error) as error:
-            yield Missing(case.domain, f"{case.name}, {clients} clients, {commit}", str(error).strip(), failure=True)
+            yield Missing(case.domain, where, str(error).strip(), failure=True)
     yield from by_itself
 
 
@@ -105,7 +117,7 @@ def compare(bench, case, clients, commit, swept, by_itself):
     rivals = list(rivals_of(bench, case, commit, swept))
     loads = [case.ours, *(rival.load for rival in rivals)]
     rounds = {load.name: [] for load in loads}
-    for number in range((bench.options.rounds + 1) // 2 if swept else bench.options.rounds):
+    for number in range(max(1, bench.options.rounds // 2) if swept else bench.options.rounds):
         turn = number % len(loads)              # nobody is always the first
         for load in loads[turn:] + loads[:turn]:
             rounds[load.name].append(bench.load(load, clients, commit))
@@ -141,7 +153,12 @@ def rate_of_part(sample, part, clients):
 
 
 def run_all(bench, cases):
-    """In the order of the list; results as they come."""
+    """What goals are judged by first, then the sweeps over numbers of clients; results as they come."""
+    measurable = []
     for case in cases:
-        yield from run_case(bench, case)
+        if (yield from run_case(bench, case)):
+            measurable.append(case)
+    if bench.options.sweep:
+        for case in measurable:
+            yield from run_conditions(bench, case, swept=True)
 

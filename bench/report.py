@@ -165,7 +165,7 @@ def table(results):
     yield "|---|---:|---|---:|---|---|---:|---|---|---|"
     for _, group in itertools.groupby(comparisons, key=lambda r: (r.case, r.clients, r.commit)):
         for position, r in enumerate(group):
-            ours = (r.case, r.clients, r.commit, number(r.ours.rate), milliseconds(r.ours)) if position == 0 else ("",) * 5
+            ours = (r.case, r.clients, "" if r.commit == "memory" else r.commit, number(r.ours.rate), milliseconds(r.ours)) if position == 0 else ("",) * 5
             goal = f"{r.goal} {verdict(r)}" if r.goal else ""
             yield "| " + " | ".join(map(str, (*ours, r.rival, number(r.theirs.rate), milliseconds(r.theirs),
                                               f"**{r.ratio:.2f}** ({r.low:.2f}-{r.high:.2f})", goal))) + " |"

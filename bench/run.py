@@ -6,8 +6,9 @@ is the ratio; the ends of the rounds' ratios show the noise. Absolute numbers ar
 
   --only WORD     cases whose name or domain contains it
   --rounds N      rounds of every load (3)          --seconds N   length of a round (2)
-  --commit        fsync | async | both              --no-sweep    16 clients only, not 1, 4 and 64 (in half the rounds)
+  --commit        fsync | async | both              --no-sweep    16 clients only, not 1, 4 and 64 (in fewer rounds)
   --hold N        seconds for which a snapshot is held beside a hot row (60)
+  --minutes N     about so long at most; what is left then is named
   --quick         a smoke run of about a minute: one round of a second, 16 clients, asynchronous commit, goals are shown and not judged
   --write-docs    rewrites docs/benchmarks.md and its pictures
 
@@ -30,7 +31,7 @@ from case import Failed, Missing
 from measure import Bench, run_all
 from process import stop_on_signals
 
-CASES = [*cases_ratelimit.CASES, *cases_lock.CASES, *cases_idempotency.CASES, *cases_outbox.CASES]
+CASES = [*cases_ratelimit.CASES, *cases_lock.CASES, *cases_idempotency.CASES, *cases_outbox.CASES, *cases_ratelimit.LONG]
 
 
 def read_options():
@@ -39,6 +40,7 @@ def read_options():
     parser.add_argument("--rounds", type=int, default=3, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=int, default=2, help=argparse.SUPPRESS)
     parser.add_argument("--hold", type=int, default=60, help=argparse.SUPPRESS)
+    parser.add_argument("--minutes", type=float, default=1440, help=argparse.SUPPRESS)
     parser.add_argument("--commit", choices=("fsync", "async", "both"), default="both", help=argparse.SUPPRESS)
     parser.add_argument("--no-sweep", dest="sweep", action="store_false", help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help=argparse.SUPPRESS)
