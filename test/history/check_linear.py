@@ -154,13 +154,13 @@ class Search:
     def start_again(self):
         self.configurations = {(frozenset(), 0, frozenset())}   # state, no moment before this one, who had their moment
 
-    def forget(self, at):
+    def forget(self, until):
         """What has been may be undone, and who was under way without ever getting an answer is dead."""
         self.open = {n: o for n, o in self.open.items() if outcome_of(o) != "unknown"}
-        self.lose_track(at)
+        self.lose_track(until)
 
-    def lose_track(self, at):
-        self.model.forgiving_until = at + self.longest_ttl
+    def lose_track(self, until):
+        self.model.forgiving_until = max(self.model.forgiving_until, until)
         self.start_again()
 
     def invoke(self, number, o):
@@ -193,21 +193,23 @@ class Search:
                         stack.append(configuration)
             if len(seen) > TOO_MANY:
                 self.given_up += 1
-                self.forget(at)
+                self.forget(at + self.longest_ttl)
                 self.open.pop(number, None)
                 return True
         del self.open[number]
         self.configurations = reached
         if not reached:
-            self.lose_track(at)
+            self.lose_track(at + self.longest_ttl)
             return False
         return True
 
 
-def events_of(operations, faults):
-    """(time, what, number or None), in the order of time."""
-    events = [(at, "forget", None) for e in faults for at in (e.begin, e.end)]
-    events += [(e.end + NOTICED, "lose track", None) for e in faults if e.kind == "promote"]
+def events_of(operations, faults, longest_ttl):
+    """(time, what, number of the call; of a fault until when it excuses), in the order of time."""
+    events = []
+    for e in faults:
+        until = e.end + longest_ttl + (NOTICED if e.kind == "promote" else 0)
+        events += [(e.begin, "forget", until), (e.end, "forget", until)]
     for number, o in enumerate(operations):
         events.append((o.begin, "invoke", number))
         if outcome_of(o) == "unknown":
@@ -219,11 +221,9 @@ def events_of(operations, faults):
 
 def check_name(model, operations, faults, longest_ttl):
     found, search = [], Search(model, longest_ttl)
-    for at, what, number in events_of(operations, faults):
+    for at, what, number in events_of(operations, faults, longest_ttl):
         if what == "forget":
-            search.forget(at)
-        elif what == "lose track":
-            search.lose_track(at)
+            search.forget(number)
         elif what == "invoke":
             search.invoke(number, operations[number])
         elif what == "expire":

@@ -2,7 +2,7 @@
 nobody loses what he holds before its time is over.
 
 Knows no false alarm: a hold is only the time in which its client was entitled to believe in it (holds.py). A failover
-to a standby that lags may forget grants: `protected` says whether distsys.failover_delay bridges that.
+to a standby that lags forgets grants; the server is set up so that distsys.failover_delay bridges that.
 """
 
 from holds import advisory_holds, holds
@@ -11,21 +11,12 @@ from violation import Violation
 NAME = "overlap"
 
 
-def check(history, protected, permits):
+def check(history, permits):
     """permits: how many a semaphore has."""
     alone, counted = holds(history, ("lease", "election")), holds(history, ("semaphore",))
     promotions = history.faults("promote")
-    if not protected:
-        for hold in alone + counted:
-            cut_at(hold, promotions)
     return (overlaps(alone) + overlaps(advisory_holds(history)) + too_many(counted, permits) +
             early_losses(alone + counted, promotions))
-
-
-def cut_at(hold, promotions):
-    for p in promotions:
-        if hold.begin <= p.end:
-            hold.cut(p.begin)
 
 
 def overlaps(found):
@@ -35,7 +26,7 @@ def overlaps(found):
         if last is not None and last.name != hold.name:
             last = last_alone = None
         other = last_alone if hold.shared else last
-        if other is not None and hold.begin < other.end and hold.token != other.token:
+        if other is not None and hold.begin < other.end and hold.token != other.token and not forgotten(hold, other):
             ms = (min(other.end, hold.end) - hold.begin) / 1e6
             violations.append(Violation(NAME, f"clients {other.client} and {hold.client} held {hold.name} at the same time, for {ms:.1f} ms",
                                         other.operations + hold.operations))
@@ -44,6 +35,11 @@ def overlaps(found):
         if not hold.shared and (last_alone is None or hold.end > last_alone.end):
             last_alone = hold
     return violations
+
+
+def forgotten(a, b):
+    """One was over or not, which a failover forgot, and the other it forgot altogether. Then only their tokens tell them apart."""
+    return any(x.revived is not None and y.begin < x.revived.begin for x, y in ((a, b), (b, a)))
 
 
 def too_many(found, permits):

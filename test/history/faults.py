@@ -4,7 +4,7 @@ The plan is made before anything runs and says when, what and whom. A fault begi
 is over. What a fault did is kept as events, since checkers excuse some losses by them and nothing else:
 
   crash    the server died and came back; what was not flushed is gone
-  promote  the primary died, and a standby that had stopped receiving took its place
+  promote  the primary is dead, and a standby that had stopped receiving takes its place
 """
 
 import heapq
@@ -219,8 +219,9 @@ class Faults:
             self.after(0.2 + 0.5 * draw, self.fail_over)
 
     def fail_over(self):
+        self.cluster.primary.kill()
         begin = time.monotonic_ns()
-        self.cluster.fail_over()
+        self.cluster.promote_standby()
         self.world.port[0] = self.cluster.primary.port
         if self.pooler is not None:
             self.pooler.restart(self.cluster.primary)

@@ -131,7 +131,7 @@ class Run:
         found = check_liveness.check(self.world, server, self.world.longest_ttl_s(), ["distsys.lease_grant"])
         self.world.leave[0] = 1
         h = self.history = read_history(self.folder, self.faults.events, self.began)
-        found += check_overlap.check(h, True, PERMITS) + check_tokens.check(h) + check_append.check(h, entries)
+        found += check_overlap.check(h, PERMITS) + check_tokens.check(h) + check_append.check(h, entries)
         linear, self.searched, self.given_up = check_linear.check(h, PERMITS, self.world.longest_ttl_s())
         self.leases = holds.holds(h, ("lease",))
         self.entries = len(entries)

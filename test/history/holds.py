@@ -19,6 +19,7 @@ class Hold:
         self.begin = self.valid = self.proven = first.end
         self.operations = [first]
         self.released = False
+        self.revived = None                     # the failover after which the server says that it is live, whatever has been before
         self.early_loss = None                  # the operation that said "lost" too early
 
     @property
@@ -35,7 +36,7 @@ GRANTING = ("acquire", "transfer")
 
 def holds(history, families):
     """All holds of these families, by name and begin."""
-    by_token = {}
+    by_token, promotions = {}, history.faults("promote")
     for o in history.of("acquire", "transfer", "renew", "assert", "release", families=families):
         for token in {o.arguments.get("token"), o.result.get("token")} - {None}:
             by_token.setdefault((o.name, token), []).append(o)
@@ -43,7 +44,10 @@ def holds(history, families):
     for (_, token), operations in by_token.items():
         grants = [o for o in operations if o.kind in GRANTING and o.result.get("token") == token and o.ok()]
         if grants:
-            found.append(one_hold(token, grants[0], [o for o in operations if o is not grants[0]]))
+            later = [o for o in operations if o is not grants[0]]
+            failover = next((p for p in promotions if grants[0].begin < p.begin), None)
+            found.append(one_hold(token, grants[0], [o for o in later if not after(failover, o)]))
+            found += revived(token, grants[0], [o for o in later if after(failover, o)], failover)
     for o in history.of("break", families=families):
         if o.outcome in ("ok", "unknown"):
             cut_by_break(found, o)
@@ -74,6 +78,28 @@ def one_hold(token, first, operations):
         else:
             hold.operations.pop()
     return hold
+
+
+def after(failover, o):
+    """Is it about what the new primary knows? Who gives a grant away does that, whoever answers."""
+    return failover is not None and (o.begin > failover.begin or not ends(o) and (o.answered is None or o.answered > failover.begin))
+
+
+def revived(token, first, operations, failover):
+    """A failover forgets what came last, perhaps that the grant was over: what is said after it proves nothing about before."""
+    found = []
+    for o in operations:
+        if o.kind in ("renew", "assert") and o.outcome == "ok":
+            hold = Hold(first, token)
+            hold.operations.append(o)
+            hold.begin, hold.revived = o.answered, failover
+            hold.valid = o.begin + int(o["left"] * S) if o.kind == "renew" else 0
+            hold.proven = pinned_until(o) if o.kind == "assert" else 0
+            found.append(hold)
+        elif ends(o):
+            for hold in found:
+                hold.cut(o.begin)
+    return found
 
 
 def ends(o):

@@ -161,9 +161,8 @@ class Cluster:
         self.standby.query("SELECT pg_reload_conf()")
         self.standby.wait_until("SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)")
 
-    def fail_over(self):
-        """The primary dies, the standby takes its place."""
-        self.primary.kill()
+    def promote_standby(self):
+        """It takes the place of the primary, which is dead."""
         self.standby.program("pg_ctl", "-D", self.standby.data, "-w", "promote")
         self.standby.wait_until("SELECT NOT pg_is_in_recovery()")
         self.now = 1 - self.now
