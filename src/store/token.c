@@ -6,19 +6,23 @@
  * backend, so a backend that cannot write it (read-only, somebody else is
  * writing it) goes on with the same numbers.
  *
- * A risen timeline is a promotion: the row keeps when it was first seen and the longest ttl
- * that was known then. Seen later, it only delays grants longer.
+ * A risen timeline is a promotion: the row keeps when that was and the longest ttl that was known when it was
+ * first seen. When it was says the timeline's history file; without that it is when it is first seen, which only delays grants longer.
  *
  * token_epoch_bump() and token_advance() hold the sequencer's tags alone, so
  * that no publisher draws a position of the old epoch after a reader has seen one of the new.
  */
 #include "postgres.h"
 
+#include <sys/stat.h>
+
 #include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "access/xlogrecovery.h"
 #include "catalog/pg_control.h"
 #include "compat.h"
 #include "utils/inval.h"
+#include "utils/timestamp.h"
 
 #include "core/arg.h"
 #include "core/counter.h"
@@ -55,7 +59,7 @@ typedef struct TokenState
 	int64		timeline;		/* when the base was decided */
 	bool		recorded;		/* there is a row */
 	int64		lease_floor;
-	Deadline	promoted;		/* when the last promotion was seen; wall 0: never */
+	Deadline	promoted;		/* when the last promotion was; wall 0: never */
 	int64		longest_ttl_us; /* of the grants that were known then */
 } TokenState;
 
@@ -106,20 +110,44 @@ identity(Relation rel, int64 *system, int64 *database, int64 *relation)
 	*relation = RelationGetRelid(rel);
 }
 
-/* A promotion nobody has recorded yet: it is seen now. */
+/* How long ago this server began its timeline, which is when it wrote the history file; 0: not known. */
+static int64
+timeline_age_us(int64 timeline)
+{
+	char		path[MAXPGPATH];
+	struct stat file;
+
+	TLHistoryFilePath(path, (TimeLineID) timeline);
+	if (stat(path, &file) != 0)
+		return 0;
+	/* the time of a file may lack its fraction */
+	return Max(GetCurrentTimestamp() - time_t_to_timestamptz(file.st_mtime) - 1 * SECONDS, 0);
+}
+
+/*
+ * A promotion that nobody has recorded yet. Remembered, and not seen anew at each call: the record is rolled back with its
+ * transaction, and a caller who always rolls back when he is refused would be refused for ever.
+ */
 static void
 see_promotion(TokenState *derived)
 {
+	static TokenState seen;
 	ClockReading now = clock_read();
 
-	derived->promoted = deadline_after(&now, 0);
-	derived->longest_ttl_us = 0;
-	for (int i = 0; i < nttl_sources; i++)
+	if (seen.timeline != derived->timeline)
 	{
-		int64		longest_us = ttl_sources[i] ();
+		seen.promoted = deadline_after(&now, -timeline_age_us(derived->timeline));
+		seen.longest_ttl_us = 0;
+		for (int i = 0; i < nttl_sources; i++)
+		{
+			int64		longest_us = ttl_sources[i] ();
 
-		derived->longest_ttl_us = Max(derived->longest_ttl_us, longest_us);
+			seen.longest_ttl_us = Max(seen.longest_ttl_us, longest_us);
+		}
+		seen.timeline = derived->timeline;
 	}
+	derived->promoted = seen.promoted;
+	derived->longest_ttl_us = seen.longest_ttl_us;
 }
 
 /* Fills *derived from the row (NULL: none yet) for the database as it is now; true when the row should be rewritten. */
