@@ -60,9 +60,43 @@ SELECT pg_catalog.pg_extension_config_dump('distsys.rate_limit_bucket', '');
 -- Tiers: ordinary SQL, cached; effective at commit.
 CREATE TABLE distsys.rate_limit_tier (
     tier   text COLLATE "C" NOT NULL PRIMARY KEY CHECK (octet_length(tier) BETWEEN 1 AND 63 AND tier !~ '[\x01-\x1f\x7f]'),
-    parent text COLLATE "C" REFERENCES distsys.rate_limit_tier CHECK (parent <> tier)
+    parent text COLLATE "C" CHECK (parent <> tier)
 );
-COMMENT ON TABLE distsys.rate_limit_tier IS 'Tiers of subjects (customers, API keys): a tier has the limits of its rows in rate_limit_tier_policy and those of its parents that it does not set itself. A subject without a row in rate_limit_subject is in tier ''default'', which you create. At most 32 parents (42P17).';
+COMMENT ON TABLE distsys.rate_limit_tier IS 'Tiers of subjects (customers, API keys): a tier has the limits of its rows in rate_limit_tier_policy and those of its parents that it does not set itself. A subject without a row in rate_limit_subject is in tier ''default'', which you create. A parent is a tier (23503), not one''s own descendant (42P17), and there are at most 32 in a row.';
+
+-- Not a foreign key: of one within a table pg_dump warns in every dump.
+CREATE FUNCTION distsys._rate_limit_tier_check() RETURNS trigger
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    bad record;
+BEGIN
+    IF TG_WHEN = 'BEFORE' THEN
+        LOCK TABLE distsys.rate_limit_tier IN SHARE ROW EXCLUSIVE MODE;
+        RETURN NULL;
+    END IF;
+    SELECT c.tier, c.parent INTO bad FROM distsys.rate_limit_tier c
+    WHERE c.parent IS NOT NULL AND NOT EXISTS (SELECT FROM distsys.rate_limit_tier p WHERE p.tier = c.parent) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'parent "%" of rate limit tier "%" does not exist', bad.parent, bad.tier USING ERRCODE = 'foreign_key_violation';
+    END IF;
+    WITH RECURSIVE up(tier, parent, height) AS (
+        SELECT t.tier, t.parent, 0 FROM distsys.rate_limit_tier t
+        UNION ALL
+        SELECT up.tier, t.parent, up.height + 1 FROM up JOIN distsys.rate_limit_tier t ON t.tier = up.parent WHERE up.height <= 32)
+    SELECT up.tier INTO bad FROM up WHERE up.height > 32 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'rate limit tier "%" has more than 32 parents', bad.tier
+            USING ERRCODE = 'invalid_object_definition', HINT = 'Look for a circle.';
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION distsys._rate_limit_tier_check() IS 'Internal: parents of tiers are tiers and make no circle.';
+CREATE TRIGGER lock_tiers BEFORE INSERT OR UPDATE OR DELETE ON distsys.rate_limit_tier
+    FOR EACH STATEMENT EXECUTE FUNCTION distsys._rate_limit_tier_check();
+CREATE TRIGGER check_parents AFTER INSERT OR UPDATE OR DELETE ON distsys.rate_limit_tier
+    FOR EACH STATEMENT EXECUTE FUNCTION distsys._rate_limit_tier_check();
 
 CREATE TABLE distsys.rate_limit_tier_policy (
     tier      text COLLATE "C" NOT NULL REFERENCES distsys.rate_limit_tier ON DELETE CASCADE,
