@@ -277,6 +277,11 @@ CREATE FUNCTION distsys.rate_limit_headers(policies text[], keys text[], style t
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_headers';
 COMMENT ON FUNCTION distsys.rate_limit_headers(text[], text[], text) IS 'The headers of rate_limit_http() for what is left now, as an object of strings; changes nothing, works in READ ONLY transactions. Retry-After only when a key is blocked.';
 
+CREATE FUNCTION distsys.rate_limit_wait(policy text, key text, cost bigint DEFAULT 1, wait interval DEFAULT '5 s') RETURNS distsys.rate_limit_result
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_wait';
+COMMENT ON FUNCTION distsys.rate_limit_wait(text, text, bigint, interval) IS 'Takes cost and sleeps until it may be used, at most wait (0 .. distsys.max_function_wait), in order of arrival; refused at once when it would take longer, with the retry_after of a take. The row is as of the end of the wait. A cancel or a lost connection gives the tokens back. Shared policies with algorithm token_bucket, gcra or leaky_bucket only: 0A000. It sleeps in its statement, with the snapshot of that statement.';
+INSERT INTO distsys.access_object (profile, kind, name) VALUES ('app', 'routine', 'rate_limit_wait');
+
 -- Views ----------------------------------------------------------------------
 
 CREATE FUNCTION distsys._rate_limits(OUT policy text, OUT key text, OUT storage text, OUT algorithm text, OUT capacity bigint, OUT remaining bigint,
@@ -287,7 +292,7 @@ COMMENT ON FUNCTION distsys._rate_limits() IS 'Internal: rows of the view distsy
 CREATE VIEW distsys.rate_limits AS
     SELECT l.policy, l.key, l.storage, l.algorithm, l.capacity, l.remaining, l.reset_after, l.blocked_until, l.blocked_reason, l.last_used_at
     FROM distsys._rate_limits() l;
-COMMENT ON VIEW distsys.rate_limits IS 'Every limit that is in use: what of its capacity (burst or quota, as counted at its last use) remains now, and whether it is blocked. A key that is not here is full. A full one stays here until the sweep. For one key ask rate_limit_peek().';
+COMMENT ON VIEW distsys.rate_limits IS 'Every limit that is in use: what of its capacity (burst or quota, as counted at its last use) remains now, and whether it is blocked. A key that is not here is full. A full one stays here until the sweep, or until another needs its room in shared memory, which knows keys by their hash: the key is NULL unless it is one of those that are used most. For one key ask rate_limit_peek().';
 
 CREATE FUNCTION distsys._rate_limit_shared_hot_keys(OUT policy text, OUT key text, OUT takes bigint, OUT last_used_at timestamptz) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys__rate_limit_shared_hot_keys';
@@ -297,7 +302,7 @@ CREATE VIEW distsys.rate_limit_hot_keys AS
     SELECT s.policy, s.key, 'shared' AS storage, s.takes, s.last_used_at FROM distsys._rate_limit_shared_hot_keys() s
     UNION ALL
     (SELECT b.policy, b.key, 'durable', NULL, b.updated_at FROM distsys.rate_limit_bucket b ORDER BY b.updated_at DESC LIMIT 100);
-COMMENT ON VIEW distsys.rate_limit_hot_keys IS 'The keys that are used most: of shared limits the 100 with the most takes, of durable ones the 100 that were written last (their takes are not counted: takes is NULL).';
+COMMENT ON VIEW distsys.rate_limit_hot_keys IS 'The keys that are used most: of shared limits the 100 with the most calls (takes: about how many in the last minutes, from every 16th call of a session), of durable ones the 100 that were written last (their takes are not counted: takes is NULL).';
 
 INSERT INTO distsys.access_object (profile, kind, name) VALUES
     ('monitor', 'view', 'rate_limits'), ('monitor', 'routine', '_rate_limits'),

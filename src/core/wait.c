@@ -18,7 +18,8 @@ static const char *const wait_names[WAIT_COUNT] = {
 	[WAIT_COMMITS] = "DistsysCommits",
 	[WAIT_LAUNCHER] = "DistsysLauncher",
 	[WAIT_WORKER] = "DistsysWorker",
-	[WAIT_SEMAPHORE] = "DistsysSemaphore"
+	[WAIT_SEMAPHORE] = "DistsysSemaphore",
+	[WAIT_RATE_LIMIT] = "DistsysRateLimit"
 };
 
 int64

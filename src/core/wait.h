@@ -13,6 +13,7 @@ typedef enum WaitPoint
 	WAIT_LAUNCHER,				/* DistsysLauncher */
 	WAIT_WORKER,				/* DistsysWorker */
 	WAIT_SEMAPHORE,				/* DistsysSemaphore */
+	WAIT_RATE_LIMIT,			/* DistsysRateLimit: tokens that were reserved are not there yet */
 	WAIT_COUNT
 } WaitPoint;
 

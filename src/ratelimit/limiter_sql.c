@@ -11,6 +11,7 @@
 #include "ratelimit/answer.h"
 #include "ratelimit/limiter.h"
 #include "ratelimit/reservation.h"
+#include "ratelimit/shared.h"
 
 /* Longest delay of a reservation. */
 #define RESERVE_MAX (INT64CONST(366) * 24 * 60 * 60 * SECONDS)
@@ -159,6 +160,32 @@ Datum
 distsys_rate_limit_cancel(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT64(reservation_cancel(arg_int64(fcinfo, 0, "reservation", 1, MAX_NUMBER)));
+}
+
+PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_wait);
+
+/* The row is as of the end of the wait. */
+Datum
+distsys_rate_limit_wait(PG_FUNCTION_ARGS)
+{
+	RateTake	take;
+	RateTake	after;
+
+	read_take(fcinfo, &take, RATE_RESERVE);
+	take.wait_us = arg_function_wait(fcinfo, 3, NULL);
+	limiter_require_shared(&take.policy, "rate_limit_wait()");
+	limiter_take(&take, 1);
+	if (take.allowed && take.delay_us > 0)
+	{
+		shared_wait(&take);
+		after = take;
+		after.cost = 0;
+		after.verb = RATE_TAKE;
+		limiter_peek(&after, 1);
+		take.verdict = after.verdict;
+		take.decided_at = after.decided_at;
+	}
+	PG_RETURN_DATUM(answer_row(&take));
 }
 
 /* ---- operators ---- */

@@ -21,10 +21,13 @@
 #include "core/clock.h"
 #include "core/shmem.h"
 #include "core/stats.h"
+#include "core/wait.h"
 #include "ratelimit/judge.h"
 #include "ratelimit/shared.h"
+#include "ratelimit/shared_hot.h"
 #include "ratelimit/shared_map.h"
 #include "ratelimit/shared_refund.h"
+#include "ratelimit/shared_reservation.h"
 #include "ratelimit/shared_rule.h"
 #include "ratelimit/shared_snapshot.h"
 
@@ -72,6 +75,7 @@ void
 shared_init(void)
 {
 	shared_map_init();
+	shared_hot_init();
 	shared_refund_init();
 }
 
@@ -422,6 +426,20 @@ recover(Call *call, Outcome outcome)
 	}
 }
 
+/* Numbers what was reserved for later. */
+static void
+note_reservations(const Call *call)
+{
+	for (int i = 0; i < call->n; i++)
+	{
+		const SharedItem *item = &call->items[i];
+		RateTake   *take = item->take;
+
+		if (take->verb == RATE_RESERVE && take->applied != 0 && take->delay_us > 0)
+			take->reservation = shared_reservation_make(&item->key, take->cost, take->state.at_us + take->delay_us);
+	}
+}
+
 /* Owes what was applied to the abort of the transaction, where the policy says so. */
 static void
 note_refunds(const Call *call)
@@ -429,7 +447,7 @@ note_refunds(const Call *call)
 	for (int i = 0; i < call->n; i++)
 	{
 		const SharedItem *item = &call->items[i];
-		SharedRefund refund = {item->key, item->take->applied, item->take->state.at_us};
+		SharedRefund refund = {item->key, item->take->applied, item->take->state.at_us, item->take->reservation};
 
 		if (item->take->config.refund && item->take->applied != 0)
 			shared_refund_note(&refund);
@@ -490,11 +508,18 @@ run(RateTake *takes, int n, Call *call)
 		shared_refund_reserve(nrefunds);
 	while ((outcome = decide_locked(call)) != DONE)
 		recover(call, outcome);
+	note_reservations(call);
 	if (nrefunds > 0)
 		note_refunds(call);
 	count_events(call);
 	for (int i = 0; i < call->n; i++)
-		call->items[i].take->decided_at += call->step;
+	{
+		SharedItem *item = &call->items[i];
+
+		item->take->decided_at += call->step;
+		if (call->apply)
+			shared_hot_note(&item->key, &item->take->policy, &item->take->key, call->now);
+	}
 }
 
 static void
@@ -530,7 +555,7 @@ shared_undo(RateTake *takes, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		SharedRefund refund = {shared_map_key(&takes[i].policy, &takes[i].key), takes[i].applied, takes[i].state.at_us};
+		SharedRefund refund = {shared_map_key(&takes[i].policy, &takes[i].key), takes[i].applied, takes[i].state.at_us, takes[i].reservation};
 
 		/* else the abort that follows does it */
 		if (takes[i].applied != 0 && !takes[i].config.refund)
@@ -612,16 +637,35 @@ shared_block(RateTake *take, int64 duration_us)
 int64
 shared_cancel(int64 reservation)
 {
-	shared_require();
-	return 0;
+	return shared_reservation_cancel(reservation);
 }
 
-void
-shared_list(RateVisit visit, void *arg)
-{
-}
+/* ---- waiting ---- */
 
+/*
+ * Meanwhile the reservation is owed to whatever ends the transaction: a cancel, a terminate. It is used when the
+ * time has come; then the policy says whether a rollback gives it back.
+ */
 void
-shared_hot_keys(RateVisit visit, void *arg)
+shared_wait(RateTake *take)
 {
+	SharedRefund refund = {shared_map_key(&take->policy, &take->key), take->applied, take->state.at_us, take->reservation};
+	int64		act_at = take->state.at_us + take->delay_us;
+	bool		noted = take->config.refund;
+	int64		left;
+
+	if (take->delay_us == 0)
+		return;
+	if (!noted)
+	{
+		shared_refund_reserve(1);
+		shared_refund_note(&refund);
+	}
+	while ((left = act_at - shared_now()) > 0)
+		wait_sleep(left, WAIT_RATE_LIMIT);
+	shared_refund_forget();
+	refund.reservation = 0;
+	if (noted)
+		shared_refund_note(&refund);
+	take->reservation = 0;
 }

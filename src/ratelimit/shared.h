@@ -29,7 +29,9 @@ extern void shared_undo(RateTake *takes, int n);
 extern bool shared_reset(RateTake *take);
 /* duration 0: lifts the block */
 extern bool shared_block(RateTake *take, int64 duration_us);
-/* Visits every limit in memory of this database; nothing without shared memory. */
+/* Sleeps until what limiter_take() has reserved may be used; a cancel gives it back. */
+extern void shared_wait(RateTake *take);
+/* Visits every limit in memory of this database, by name if it is used much; nothing without shared memory. */
 extern void shared_list(RateVisit visit, void *arg);
 /* Visits the 100 that were used most. */
 extern void shared_hot_keys(RateVisit visit, void *arg);

@@ -13,6 +13,7 @@
 
 #include "core/xact.h"
 #include "ratelimit/shared_refund.h"
+#include "ratelimit/shared_reservation.h"
 #include "ratelimit/shared_rule.h"
 
 static SharedRefund *owed = NULL;
@@ -42,6 +43,11 @@ shared_refund_give(const SharedRefund *refund)
 	int64		now = shared_now();
 	SharedEntry *entry;
 
+	if (refund->reservation != 0)
+	{
+		(void) shared_reservation_cancel(refund->reservation);
+		return;
+	}
 	shmap_lock(&shared_map, partition, LW_EXCLUSIVE);
 	entry = shmap_find(&shared_map, &refund->key);
 	/* no entry: the limit is full */
@@ -107,6 +113,13 @@ shared_refund_note(const SharedRefund *refund)
 {
 	Assert(nowed < max_owed);
 	owed[nowed++] = *refund;
+}
+
+void
+shared_refund_forget(void)
+{
+	Assert(nowed > 0);
+	nowed--;
 }
 
 static void

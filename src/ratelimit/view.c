@@ -34,6 +34,7 @@ put_limit(const RateEntry *entry, void *arg)
 	bool		nulls[NOUT] = {false};
 
 	values[OUT_POLICY] = entry->policy;
+	nulls[OUT_KEY] = entry->key == (Datum) 0;
 	values[OUT_KEY] = entry->key;
 	values[OUT_STORAGE] = CStringGetTextDatum(entry->shared ? "shared" : "durable");
 	values[OUT_ALGORITHM] = CStringGetTextDatum(algorithm_name(entry->rule->algorithm));

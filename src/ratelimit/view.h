@@ -10,7 +10,7 @@
 typedef struct RateEntry
 {
 	Datum		policy;			/* text */
-	Datum		key;			/* text */
+	Datum		key;			/* text; 0: not known by name */
 	bool		shared;
 	const LimitRule *rule;		/* by which it was counted last */
 	int64		remaining;
@@ -18,7 +18,7 @@ typedef struct RateEntry
 	TimestampTz blocked_until;	/* wall clock; 0: not */
 	Datum		blocked_reason;	/* text; 0: none */
 	TimestampTz used_at;		/* wall clock */
-	int64		uses;			/* shared: takes since it came into memory */
+	int64		uses;			/* shared: about how often in the last minutes */
 } RateEntry;
 
 typedef void (*RateVisit) (const RateEntry *entry, void *arg);

@@ -149,9 +149,62 @@ SELECT distsys.rate_limit_create('sh_calendar', quota => 5, period => '1 year', 
 SELECT a, t.remaining, (SELECT reason FROM distsys.rate_limit_take('sh_' || a, 'k', CASE WHEN t.allowed THEN 3 END)),
        (SELECT remaining FROM distsys.rate_limit_peek('sh_' || a, 'k'))
 FROM unnest('{gcra,leaky_bucket,fixed_window,sliding_window,calendar}'::text[]) a, distsys.rate_limit_take('sh_' || a, 'k', 3) t;
+-- ahead of time: reserve, cancel, wait
+SELECT distsys.rate_limit_create('sh_ahead', quota => 10, period => '10 h', burst => 1, storage => 'shared');
+SELECT granted, reason, reservation, delay FROM distsys.rate_limit_reserve('sh_ahead', 'k', 1, '2 h');
+SELECT granted, reason, reservation % 2 AS odd, delay BETWEEN '59 min' AND '1 h' AS delayed, reservation FROM distsys.rate_limit_reserve('sh_ahead', 'k', 1, '2 h') \gset
+SELECT :'granted' AS granted, :'reason' AS reason, :odd AS odd, :'delayed' AS delayed;
+SELECT granted, reason, reservation, delay FROM distsys.rate_limit_reserve('sh_ahead', 'k', 1, '1 h');
+SELECT distsys.rate_limit_cancel(:reservation), distsys.rate_limit_cancel(:reservation), distsys.rate_limit_cancel(1);
+SELECT reservation FROM distsys.rate_limit_reserve('sh_ahead', 'k', 1, '2 h') \gset
+SET distsys.clock_offset = '61 min';
+SELECT distsys.rate_limit_cancel(:reservation) AS has_acted;
+RESET distsys.clock_offset;
+-- too long is refused at once; enough is waited for
+SELECT allowed, reason, retry_after > '50 min' AS later FROM distsys.rate_limit_wait('sh_ahead', 'wait', 1, '1 s')
+UNION ALL SELECT allowed, reason, retry_after > '50 min' FROM distsys.rate_limit_wait('sh_ahead', 'wait', 1, '1 s');
+SELECT distsys.rate_limit_create('sh_soon', quota => 10, period => '1 s', burst => 1, storage => 'shared');
+SELECT count(*) FILTER (WHERE allowed), clock_timestamp() - now() BETWEEN '200 ms' AND '4 s' AS waited
+FROM generate_series(1, 3) g, distsys.rate_limit_wait('sh_soon', CASE WHEN g > 0 THEN 'k' END);
+-- a wait that ends early gives back, exactly once
+SELECT distsys.rate_limit_create('sh_wait', quota => 1000, period => '1 h', burst => 1, storage => 'shared');
+SELECT allowed FROM distsys.rate_limit_take('sh_wait', 'k');
+SET statement_timeout = '100 ms';
+SELECT allowed FROM distsys.rate_limit_wait('sh_wait', 'k', 1, '9 s');
+RESET statement_timeout;
+SELECT reset_after < '3.6 s' AS given_back FROM distsys.rate_limit_peek('sh_wait', 'k');
+-- a rollback cancels a reservation when the policy says refund
+SELECT distsys.rate_limit_create('sh_undo', quota => 10, period => '10 h', burst => 1, storage => 'shared', on_abort => 'refund');
+SELECT allowed FROM distsys.rate_limit_take('sh_undo', 'k');
+BEGIN;
+SELECT reservation FROM distsys.rate_limit_reserve('sh_undo', 'k', 1, '2 h') \gset
+SELECT reset_after > '1 h' AS reserved FROM distsys.rate_limit_peek('sh_undo', 'k');
+ROLLBACK;
+SELECT reset_after > '1 h' AS reserved, distsys.rate_limit_cancel(:reservation) FROM distsys.rate_limit_peek('sh_undo', 'k');
+
+-- the other verbs
+SELECT distsys.rate_limit_take_up_to('sh', 'verbs', 3), distsys.rate_limit_take_up_to('sh', 'verbs', 9), distsys.rate_limit_take_up_to('sh', 'verbs', 9);
+SELECT allowed, remaining FROM distsys.rate_limit_charge('sh', 'verbs', 2);
+SELECT distsys.rate_limit_refund('sh', 'verbs', 4), remaining FROM distsys.rate_limit_peek('sh', 'verbs');
+SELECT distsys.rate_limit_refund('sh', 'verbs', 9), remaining FROM distsys.rate_limit_peek('sh', 'verbs');
+SELECT distsys.rate_limit_block('sh', 'verbs', '1 h'), distsys.rate_limit_block('sh', 'new', '1 h');
+SELECT key, allowed, reason, retry_after BETWEEN '59 min' AND '1 h' AS retry FROM unnest('{verbs,new}'::text[]) k, distsys.rate_limit_take('sh', k);
+SELECT distsys.rate_limit_unblock('sh', 'verbs'), distsys.rate_limit_unblock('sh', 'verbs');
+SELECT distsys.rate_limit_alter('sh', block_for => '2 h');
+SELECT allowed, reason FROM distsys.rate_limit_take('sh', 'blocks', 5) UNION ALL SELECT allowed, reason FROM distsys.rate_limit_take('sh', 'blocks', 5);
+SELECT allowed, reason, retry_after > '1 h 59 min' AS retry FROM distsys.rate_limit_take('sh', 'blocks');
+SELECT allowed, within, reason FROM distsys.rate_limit_take_all('{sh,sh_durable,sh}', '{verbs,verbs,blocks}');
+
+-- views
+SELECT count(*) FROM generate_series(1, 100) g, distsys.rate_limit_take('sh_soon', CASE WHEN g > 0 THEN 'hot' END);
+SELECT storage, algorithm, capacity FROM distsys.rate_limits WHERE policy = 'sh_soon' AND key = 'hot';
+SELECT storage, takes BETWEEN 64 AND 132 AS takes FROM distsys.rate_limit_hot_keys WHERE policy = 'sh_soon' AND key = 'hot';
+
 -- errors
 SELECT call, pg_temp.fails('distsys.rate_limit_' || call) FROM unnest(ARRAY[
     $$take('sh', NULL)$$, $$take('sh', '')$$, $$take('sh', 'k', -1)$$, $$take('sh', repeat('k', 256))$$, $$take_or_raise('sh', 'k', 5)$$,
+    $$wait('sh_durable', 'k')$$, $$wait('sh_fixed_window', 'k')$$, $$wait('sh_soon', 'k', 1, NULL)$$, $$wait('sh_soon', 'k', 1, '1 h')$$, $$wait('sh_soon', 'k', -1)$$,
+    $$wait('none', 'k')$$, $$charge('sh', 'big', 9223372036854775807)$$,
     $$create('x', quota => 5, period => '1 s', algorithm => 'sliding_window_log', storage => 'shared')$$]) call;
 
 SELECT count(distsys.rate_limit_drop(policy)) FROM distsys.rate_limit_policy WHERE policy LIKE 'sh%';
