@@ -181,6 +181,18 @@ make_room(void)
 	max_reserved = size;
 }
 
+/* A lock that is held need not be: pg_advisory_xact_lock may have taken it. */
+static bool
+is_reserved(const LOCKTAG *tag)
+{
+	for (int i = 0; i < nreserved; i++)
+	{
+		if (memcmp(&reserved[i], tag, sizeof(*tag)) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* The first one to use the map says where it begins. */
 static void
 begin_map(void)
@@ -198,7 +210,7 @@ last_writer_reserve(const LOCKTAG *tag)
 	if (!shmem_available())
 		return;
 	begin_map();
-	if (LockHeldByMe(tag, ExclusiveLock, false))
+	if (LockHeldByMe(tag, ExclusiveLock, false) && is_reserved(tag))
 		return;
 	if (nreserved == max_reserved)
 		make_room();
