@@ -36,6 +36,9 @@
 /* Grants that this session got last: to tell a wait for oneself from a wait for somebody else. */
 #define REMEMBERED 64
 
+/* More shared grants of one name than this many transactions make at the same time: then one more is refused. */
+#define SLOTS_TAKEN 1000
+
 static int64 granted_here[REMEMBERED];
 static int	next_granted = 0;
 
@@ -306,12 +309,13 @@ lock_slot(Attempt *attempt, int64 slot)
 	return false;
 }
 
-/* Finds a slot for a shared grant: the first that is free or dead. */
-static void
+/* Locks a slot for a shared grant: the first that is free or dead. */
+static bool
 choose_slot(Attempt *attempt)
 {
 	RowScan    *scan = lease_scan_shared(attempt->rel, &attempt->request->name);
 	int64		next = EXCLUSIVE_SLOT + 1;
+	int64		last;
 	HeapTuple	row;
 
 	while (!attempt->slot_locked && (row = row_scan_next(scan)) != NULL)
@@ -327,9 +331,11 @@ choose_slot(Attempt *attempt)
 		next = lease.slot + 1;
 	}
 	row_scan_end(scan);
-	/* beyond these are only slots that others are taking right now */
-	while (!attempt->slot_locked)
+	/* beyond these are only slots that others are taking right now, or that collide with what others lock */
+	last = next + SLOTS_TAKEN;
+	while (!attempt->slot_locked && next < last)
 		(void) lock_slot(attempt, next++);
+	return attempt->slot_locked;
 }
 
 /* Locks what is needed and looks again. true: the grant can be written. */
@@ -345,13 +351,13 @@ lock_and_look(Attempt *attempt)
 	attempt->old = lease_read_locked(attempt->rel, &request->name, EXCLUSIVE_SLOT, &attempt->old_lease, &attempt->now);
 	free = exclusive_grant_allows(attempt, attempt->old, &attempt->old_lease) &&
 		(request->shared || shared_grants_allow(attempt));
+	if (free && request->shared && !choose_slot(attempt))
+		free = refuse(attempt, LEASE_HELD, 0);
 	if (!free)
 	{
 		undo(attempt);
 		return false;
 	}
-	if (request->shared)
-		choose_slot(attempt);
 	memset(&attempt->answer->lease, 0, sizeof(Lease));
 	attempt->answer->reason = LEASE_FREE;
 	return true;

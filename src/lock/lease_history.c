@@ -3,6 +3,7 @@
  *
  * Event number n has place n mod HISTORY_PLACES and is written over what was there, so the table does not grow. An event
  * commits or rolls back with what it tells about. Numbers are drawn without a flush: a crash may leave a place as it was.
+ * It stands in nobody's way: where open transactions have all places, or this one may lock no more keys, a line is left out.
  */
 #include "postgres.h"
 
@@ -34,11 +35,11 @@ enum
 	NATTS = ATTR_REASON
 };
 
-/* The next number whose place nobody is writing, locked. */
+/* The next number whose place nobody is writing, locked. 0: they are all taken, or this transaction may lock no more. */
 static int64
 draw_place(Datum *place)
 {
-	for (;;)
+	for (int i = 0; i < HISTORY_PLACES && keylock_room() > 0; i++)
 	{
 		XLogRecPtr	lsn;
 		int64		number = counter_draw(catalog_relid(SEQUENCE_LEASE_EVENT), 1, &lsn);
@@ -49,6 +50,7 @@ draw_place(Datum *place)
 		if (keylock_try(&tag, ExclusiveLock))
 			return number;
 	}
+	return 0;
 }
 
 void
@@ -59,8 +61,15 @@ lease_history_add(const LeaseKind *kind, const NameArg *name, const char *event,
 	bool		nulls[NATTS] = {false};
 	bool		replace[NATTS];
 	HeapTuple	row;
+	int64		number;
 
-	values[ATTR_NUMBER - 1] = Int64GetDatum(draw_place(&values[ATTR_PLACE - 1]));
+	number = draw_place(&values[ATTR_PLACE - 1]);
+	if (number == 0)
+	{
+		row_close_unwritten(rel);
+		return;
+	}
+	values[ATTR_NUMBER - 1] = Int64GetDatum(number);
 	values[ATTR_AT - 1] = TimestampTzGetDatum(clock_wall());
 	values[ATTR_DOMAIN - 1] = CStringGetTextDatum(kind->domain);
 	values[ATTR_NAME - 1] = name->datum;
