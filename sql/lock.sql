@@ -218,27 +218,9 @@ INSERT INTO distsys.access_object (profile, kind, name) VALUES
 -- Leaders -------------------------------------------------------------------
 
 CREATE TABLE distsys.leader_term (
-    name           text COLLATE "C" NOT NULL,
-    slot           bigint NOT NULL,
-    owner          text NOT NULL,
-    role           regrole NOT NULL,
-    mode           text NOT NULL,
-    token          bigint NOT NULL,
-    ttl_us         bigint NOT NULL,
-    acquired_at    timestamptz NOT NULL,
-    expires_at     timestamptz NOT NULL,
-    expires_boot   bigint NOT NULL,
-    clock_id       bigint NOT NULL,
-    grant_xid      bigint NOT NULL,
-    released       boolean NOT NULL,
-    broken         boolean NOT NULL,
-    min_hold_until timestamptz,
-    min_hold_boot  bigint,
-    request_id     uuid,
-    data           jsonb,
-    session_id     uuid,
-    step_down      text,
-    successor      text,
+    LIKE distsys.lease_grant,
+    step_down text,
+    successor text,
     PRIMARY KEY (name, slot)
 ) WITH (fillfactor = 50, vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE distsys.leader_term IS 'Internal: terms of leaders, one row per election, with the columns of lease_grant. Read the view distsys.leaders.';

@@ -113,16 +113,10 @@ leader_sweep(JobSlice *slice)
 	lease_sweep_kind(&leader_kind, slice);
 }
 
-static int64
-longest_ttl_us(void)
-{
-	return lease_longest_ttl(&leader_kind);
-}
-
 void
 leader_init(void)
 {
-	token_register_ttl(longest_ttl_us);
+	token_register_ttl(TABLE_LEADER, ATTR_TTL_US);
 }
 
 /* ---- SQL ---- */

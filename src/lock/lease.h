@@ -142,8 +142,6 @@ extern Lease *lease_read(const LeaseKind *kind, const NameArg *name, int *n);
 extern void lease_sweep_kind(const LeaseKind *kind, JobSlice *slice);
 /* Job: that, of leases. */
 extern void lease_sweep(JobSlice *slice);
-/* The longest ttl among the rows. */
-extern int64 lease_longest_ttl(const LeaseKind *kind);
 extern void lease_init(void);
 
 #endif							/* DISTSYS_LEASE_H */

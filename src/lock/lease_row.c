@@ -321,34 +321,9 @@ lease_sweep(JobSlice *slice)
 	lease_sweep_kind(&lease_kind, slice);
 }
 
-int64
-lease_longest_ttl(const LeaseKind *kind)
-{
-	Relation	rel = row_open_read(kind->table);
-	RowScan    *scan = row_scan_begin(rel, 0, NULL, NULL);
-	int64		longest = 0;
-	HeapTuple	row;
-
-	while ((row = row_scan_next(scan)) != NULL)
-	{
-		int64		ttl_us = DatumGetInt64(row_get(rel, row, ATTR_TTL_US, NULL));
-
-		longest = Max(longest, ttl_us);
-	}
-	row_scan_end(scan);
-	row_close(rel);
-	return longest;
-}
-
-static int64
-longest_ttl_us(void)
-{
-	return lease_longest_ttl(&lease_kind);
-}
-
 void
 lease_init(void)
 {
-	token_register_ttl(longest_ttl_us);
+	token_register_ttl(TABLE_LEASE, ATTR_TTL_US);
 	lease_pin_init();
 }

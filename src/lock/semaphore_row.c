@@ -238,27 +238,8 @@ semaphore_sweep(JobSlice *slice)
 
 /* ---- failover ---- */
 
-static int64
-longest_ttl_us(void)
-{
-	Relation	rel = row_open_read(TABLE_SEMAPHORE_PERMIT);
-	RowScan    *scan = row_scan_begin(rel, 0, NULL, NULL);
-	int64		longest = 0;
-	HeapTuple	row;
-
-	while ((row = row_scan_next(scan)) != NULL)
-	{
-		int64		ttl_us = DatumGetInt64(row_get(rel, row, ATTR_TTL_US, NULL));
-
-		longest = Max(longest, ttl_us);
-	}
-	row_scan_end(scan);
-	row_close(rel);
-	return longest;
-}
-
 void
 semaphore_init(void)
 {
-	token_register_ttl(longest_ttl_us);
+	token_register_ttl(TABLE_SEMAPHORE_PERMIT, ATTR_TTL_US);
 }

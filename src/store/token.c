@@ -65,16 +65,40 @@ typedef struct TokenState
 
 static TokenState state;
 
-#define MAX_TTL_SOURCES 4
+#define MAX_TTL_COLUMNS 4
 
-static int64 (*ttl_sources[MAX_TTL_SOURCES]) (void);
-static int	nttl_sources = 0;
+static struct
+{
+	CatalogTable table;
+	int			attnum;
+}			ttl_columns[MAX_TTL_COLUMNS];
+static int	nttl_columns = 0;
 
 void
-token_register_ttl(int64 (*longest_ttl_us) (void))
+token_register_ttl(CatalogTable table, int attnum)
 {
-	Assert(nttl_sources < MAX_TTL_SOURCES);
-	ttl_sources[nttl_sources++] = longest_ttl_us;
+	Assert(nttl_columns < MAX_TTL_COLUMNS);
+	ttl_columns[nttl_columns].table = table;
+	ttl_columns[nttl_columns++].attnum = attnum;
+}
+
+static int64
+longest_ttl_us(CatalogTable table, int attnum)
+{
+	Relation	rel = row_open_read(table);
+	RowScan    *scan = row_scan_begin(rel, 0, NULL, NULL);
+	int64		longest = 0;
+	HeapTuple	row;
+
+	while ((row = row_scan_next(scan)) != NULL)
+	{
+		int64		ttl_us = DatumGetInt64(row_get(rel, row, attnum, NULL));
+
+		longest = Max(longest, ttl_us);
+	}
+	row_scan_end(scan);
+	row_close(rel);
+	return longest;
 }
 
 static void
@@ -138,9 +162,9 @@ see_promotion(TokenState *derived)
 	{
 		seen.promoted = deadline_after(&now, -timeline_age_us(derived->timeline));
 		seen.longest_ttl_us = 0;
-		for (int i = 0; i < nttl_sources; i++)
+		for (int i = 0; i < nttl_columns; i++)
 		{
-			int64		longest_us = ttl_sources[i] ();
+			int64		longest_us = longest_ttl_us(ttl_columns[i].table, ttl_columns[i].attnum);
 
 			seen.longest_ttl_us = Max(seen.longest_ttl_us, longest_us);
 		}

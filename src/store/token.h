@@ -14,6 +14,7 @@
 #include "access/xlogdefs.h"
 
 #include "core/clock.h"
+#include "store/catalog.h"
 
 #define TOKEN_COUNTER_BITS 40
 #define TOKEN_LIMIT (INT64CONST(1) << 53)
@@ -37,8 +38,8 @@ extern int32 token_epoch(void);
 extern int64 token_grant_delay(const ClockReading *now);
 /* What is known to be granted lasts at least its ttl from the promotion on, since a renewal may be lost: microseconds left, <= 0: no more. */
 extern int64 token_promoted_left(const ClockReading *now, int64 ttl_us);
-/* The longest ttl that a domain's grants have, asked at a promotion; before token_issue() is first called. */
-extern void token_register_ttl(int64 (*longest_ttl_us) (void));
+/* That table's column attnum is the ttl of grants, in microseconds: the longest is looked up at a promotion. */
+extern void token_register_ttl(CatalogTable table, int attnum);
 
 /* Operators: a new epoch; at least the epoch after that of min_token. Both wait for publishers in their commit and hold them off to the end of this transaction. */
 extern int32 token_epoch_bump(void);
