@@ -10,17 +10,21 @@ from violation import Violation
 NAME = "liveness"
 GRACE_S = 2.0                   # for the machine
 
-LEASE = "SELECT acquired, reason FROM {function}(%s, 'afterwards', '100 ms', make_interval(secs => 0))"
+ACQUIRE = {
+    "lease": ("lease_acquire", "SELECT acquired, reason FROM {function}(%s, 'afterwards', '100 ms', make_interval(secs => 0))"),
+    "election": ("leader_campaign", "SELECT elected, reason FROM {function}(%s, 'afterwards', '100 ms')"),
+    "semaphore": ("semaphore_acquire", "SELECT acquired, reason FROM {function}(%s, 'afterwards', '100 ms', {permits})"),
+}
 LOCKED = "SELECT count(*), string_agg(DISTINCT kind || ' ' || coalesce(name, '?'), ', ') FROM distsys.locks WHERE kind <> 'worker'"
 
 
-def check(world, server, failover_delay_s, tables):
-    """server: the primary. tables: which must be empty after a sweep."""
+def check(world, server, failover_delay_s, permits, tables):
+    """server: the primary. permits: how many a semaphore has. tables: which must be empty after a sweep."""
     connection = server.connect()
     try:
         with connection.cursor() as cursor:
             cursor.execute("SET client_min_messages = error")
-            return locked(cursor) + unavailable(world, cursor, failover_delay_s) + left_over(cursor, tables)
+            return locked(cursor) + unavailable(world, cursor, failover_delay_s, permits) + left_over(cursor, tables)
     finally:
         connection.close()
 
@@ -43,17 +47,19 @@ def locked(cursor):
     return [Violation(NAME, f"locks are still held: {what}")] if what else []
 
 
-def unavailable(world, cursor, failover_delay_s):
+def unavailable(world, cursor, failover_delay_s, permits):
+    """A semaphore has to give all its permits at once."""
     seconds = world.longest_ttl_s() + failover_delay_s + GRACE_S
     deadline, found = time.monotonic() + seconds, []
-    for name in world.names("lease"):
-        def acquire():
-            cursor.execute(LEASE.format(function=world.function("lease_acquire")), (name,))
-            acquired, reason = cursor.fetchone()
-            return None if acquired else reason
-        reason = until(acquire, deadline - time.monotonic())
-        if reason is not None:
-            found.append(Violation(NAME, f"{name} cannot be had {seconds:.1f} s after the last fault: {reason}"))
+    for family, (function, sql) in ACQUIRE.items():
+        for name in world.names(family):
+            def acquire():
+                cursor.execute(sql.format(function=world.function(function), permits=permits), (name,))
+                acquired, reason = cursor.fetchone()
+                return None if acquired else reason
+            reason = until(acquire, deadline - time.monotonic())
+            if reason is not None:
+                found.append(Violation(NAME, f"{name} cannot be had {seconds:.1f} s after the last fault: {reason}"))
     return found
 
 

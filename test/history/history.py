@@ -31,6 +31,7 @@ from world import PARKED, World, fork
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PERMITS = 3                     # of each semaphore
+SWEPT = ("distsys.lease_grant", "distsys.leader_term")
 PARK_S = 20                     # a story is over by then
 
 
@@ -100,6 +101,8 @@ class Run:
             server.query(schema.read())
         if self.mutant is not None:
             server.query(self.mutant.sql)
+        for name in (f"semaphore {n}" for n in range(o.names)):
+            server.query("SELECT distsys.semaphore_create(%s, %s)", name, PERMITS)
         self.cluster.start_standby()
         if o.pgbouncer and self.mutant is None:
             self.pooler = Pooler(o.pgbouncer, o.work, ("client_sync", "client_async"))
@@ -128,12 +131,12 @@ class Run:
     def judge(self):
         server = self.cluster.primary
         entries = server.query("SELECT list, number, id, previous, token FROM entry ORDER BY list, number, id")
-        found = check_liveness.check(self.world, server, self.world.longest_ttl_s(), ["distsys.lease_grant"])
+        found = check_liveness.check(self.world, server, self.world.longest_ttl_s(), PERMITS, SWEPT)
         self.world.leave[0] = 1
         h = self.history = read_history(self.folder, self.faults.events, self.began)
         found += check_overlap.check(h, PERMITS) + check_tokens.check(h) + check_append.check(h, entries)
         linear, self.searched, self.given_up = check_linear.check(h, PERMITS, self.world.longest_ttl_s())
-        self.leases = holds.holds(h, ("lease",))
+        self.held = holds.holds(h, ("lease", "election", "semaphore"))
         self.entries = len(entries)
         return found + linear + check_errors.check(h), self.empty()
 
@@ -142,10 +145,12 @@ class Run:
         outcomes = {(o.kind, o.outcome) for o in self.history.operations}
         reasons = []
         if "lease" in self.options.workload:
-            reasons += ["no lease was granted"] * (not self.leases)
+            reasons += ["no lease was granted"] * (not any(h.name.startswith("lease") for h in self.held))
             reasons += ["nothing was appended"] * (not self.entries)
-            reasons += ["no expired lease was taken over"] * ("pause" in self.kinds and not holds.takeovers(self.leases))
+            reasons += ["no expired lease was taken over"] * ("pause" in self.kinds and not holds.takeovers(self.held))
             reasons += ["no stale token was refused"] * ("pause" in self.kinds and not {("assert", "lost"), ("renew", "lost")} & outcomes)
+        if "semaphore" in self.options.workload:
+            reasons += ["no permit was refused"] * (not any(o.family == "semaphore" and o.outcome == "refused" for o in self.history.of("acquire")))
         reasons += ["no call was left without an answer"] * (bool({"kill", "restart", "promote"} & set(self.kinds)) and not any(o == "unknown" for _, o in outcomes))
         for kind, what in (("pause", "clients paused"), ("restart", "server crashes"), ("promote", "failovers"), ("clock", "clock steps"), ("cancel", "cancels sent")):
             reasons += [f"there were no {what}"] * (kind in self.kinds and not self.faults.counts.get(what))
@@ -155,7 +160,7 @@ class Run:
         report.operations(self.history)
         report.faults(self.faults)
         print()
-        report.line("takeovers", holds.takeovers(self.leases), f"of {len(self.leases):,} leases: the holder before had not released it")
+        report.line("takeovers", holds.takeovers(self.held), f"of {len(self.held):,} grants: the holder before had not released it")
         report.line("entries", self.entries, "in the guarded lists")
         report.line("calls put in order", self.searched, f"the search was given up {self.given_up} times" if self.given_up else "")
         report.violations(found, self.history)
@@ -197,11 +202,12 @@ def replay(o):
 def run_mutants(o):
     """One run for each; short, on few names and with a short ttl, so that what is broken shows."""
     chosen = list(mutants.MUTANTS.values()) if o.mutant == "all" else [mutants.MUTANTS[o.mutant]]
-    o.names, o.ttl, o.workload = 2, (150, 250), ("lease",)
+    o.names, o.ttl = 2, (150, 250)
     missed = 0
     print(f"seed {o.seed}", flush=True)
     with cluster_for(o, ()) as cluster:
         for number, mutant in enumerate(chosen, 1):
+            o.workload = (mutant.workload,)
             run = Run(o, cluster, mutant.name, ("pause",), mutant)
             found, _ = run.execute()
             missed += not verdict(number, mutant, found)

@@ -6,8 +6,8 @@ Each is a mistake that has been made in a published lock library. `found_by` is 
 
 
 class Mutant:
-    def __init__(self, name, found_by, mistake, functions, sql):
-        self.name, self.found_by, self.mistake, self.functions, self.sql = name, found_by, mistake, functions, sql
+    def __init__(self, name, found_by, mistake, functions, sql, workload="lease"):
+        self.name, self.found_by, self.mistake, self.functions, self.sql, self.workload = name, found_by, mistake, functions, sql, workload
 
 
 LEASE_ACQUIRE = "mutant.lease_acquire(name text, owner text, ttl interval, wait interval DEFAULT '0', mode text DEFAULT 'exclusive', request_id uuid DEFAULT NULL)"
@@ -114,12 +114,57 @@ CREATE FUNCTION mutant.lease_release(name text, token bigint) RETURNS boolean LA
 $$;
 """
 
-# no time to live: who does not come back to release holds it for ever
-NEVER_EXPIRES = f"""
-CREATE FUNCTION {LEASE_ACQUIRE} RETURNS distsys.lease LANGUAGE sql AS $$
-    SELECT ROW(l.acquired, l.reason, l.name, l.owner, l.mode, l.token, l.acquired_at, l.expires_at, $3, l.retry_after, l.data)::distsys.lease
-    FROM distsys.lease_acquire($1, $2, '10 min', $4, request_id => $6) l;
-$$;
+# a lock of the session that nobody gives back
+LOCK_LEAKS = f"""
+CREATE FUNCTION {LEASE_ACQUIRE} RETURNS distsys.lease LANGUAGE plpgsql AS $$
+DECLARE
+    l distsys.lease;
+BEGIN
+    SELECT * INTO l FROM distsys.lease_acquire($1, $2, $3, $4, $5, $6);
+    IF l.acquired THEN
+        PERFORM distsys.session_lock('leak ' || l.token);
+    END IF;
+    RETURN l;
+END $$;
+"""
+
+# looks how many are out, and takes one more
+COUNT_THEN_TAKE = """
+CREATE TABLE mutant.permit (name text, token bigint, permits int, expires_at timestamptz);
+CREATE SEQUENCE mutant.permit_token;
+CREATE FUNCTION mutant.semaphore_acquire(name text, owner text, ttl interval, permits int DEFAULT 1, wait interval DEFAULT '0', request_id uuid DEFAULT NULL)
+RETURNS distsys.semaphore_grant LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    t bigint;
+BEGIN
+    IF (SELECT coalesce(sum(p.permits), 0) FROM mutant.permit p WHERE p.name = $1 AND p.expires_at > clock_timestamp()) + $4 > 3 THEN
+        RETURN ROW(false, 'no_permit', NULL, NULL, NULL, NULL, NULL, NULL)::distsys.semaphore_grant;
+    END IF;
+    PERFORM pg_sleep(0.005);
+    t := nextval('mutant.permit_token');
+    INSERT INTO mutant.permit VALUES ($1, t, $4, clock_timestamp() + $3);
+    RETURN ROW(true, 'ok', t, NULL, NULL, $3, NULL, NULL)::distsys.semaphore_grant;
+END $$;
+CREATE FUNCTION mutant.semaphore_renew(name text, token bigint, ttl interval DEFAULT NULL) RETURNS distsys.semaphore_grant LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    UPDATE mutant.permit p SET expires_at = clock_timestamp() + $3 WHERE p.token = $2 AND p.expires_at > clock_timestamp();
+    IF NOT FOUND THEN
+        RAISE SQLSTATE 'SD002';
+    END IF;
+    RETURN ROW(true, 'ok', $2, NULL, NULL, $3, NULL, NULL)::distsys.semaphore_grant;
+END $$;
+CREATE FUNCTION mutant.semaphore_release(name text, token bigint) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    DELETE FROM mutant.permit p WHERE p.token = $2 AND p.expires_at > clock_timestamp();
+    RETURN FOUND;
+END $$;
+CREATE FUNCTION mutant.semaphore_assert(name text, token bigint) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM mutant.permit p WHERE p.token = $2 AND p.expires_at > clock_timestamp()) THEN
+        RAISE SQLSTATE 'SD002';
+    END IF;
+    RETURN true;
+END $$;
 """
 
 MUTANTS = {m.name: m for m in (
@@ -130,5 +175,7 @@ MUTANTS = {m.name: m for m in (
            TIME_OF_BEGIN + NO_ASSERT + "CREATE FUNCTION mutant.lease_get(name text) RETURNS SETOF distsys.lease LANGUAGE sql AS 'SELECT NULL::distsys.lease WHERE false';"),
     Mutant("counter-resets", "tokens", "tokens are counted in the row, which goes with the lease", ("lease_acquire", "lease_renew", "lease_release", "lease_assert"), COUNTER_THAT_RESETS),
     Mutant("release-by-name", "linear", "release frees the name, whatever the token", ("lease_release",), RELEASE_BY_NAME),
-    Mutant("never-expires", "liveness", "a lease has no time to live", ("lease_acquire",), NEVER_EXPIRES),
+    Mutant("lock-leaks", "liveness", "acquire leaves a lock behind", ("lease_acquire",), LOCK_LEAKS),
+    Mutant("count-then-take", "overlap", "permits are counted before one more is taken", ("semaphore_acquire", "semaphore_renew", "semaphore_release", "semaphore_assert"),
+           COUNT_THEN_TAKE, workload="semaphore"),
 )}

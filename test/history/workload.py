@@ -250,6 +250,108 @@ class Leases(Story):
             self.fenced(name, token, self.ttl(), mode)
 
 
+class Semaphores(Story):
+    """Permits, one or several at once."""
+
+    NEEDS = "semaphore_acquire"
+
+    def step(self):
+        name = self.random.choice(self.world.names("semaphore"))
+        if name in self.stale and self.chance(self.world.stale_share):
+            self.use(name, self.stale[name])
+            return
+        ttl, permits = self.ttl(), self.random.choice((1, 1, 2))
+        token = self.acquire(name, ttl, permits)
+        if token is None:
+            self.client.pause(0.05 * ttl * self.random.random())
+            return
+        self.stale[name] = token
+        for _ in range(self.random.randint(0, 2)):
+            self.use(name, token)
+            self.client.pause(0.2 * ttl * self.random.random())
+        if self.chance(0.85):
+            self.release(name, token)
+
+    def acquire(self, name, ttl, permits):
+        request = str(uuid.UUID(int=self.random.getrandbits(128))) if self.chance(0.2) else None
+        arguments = {"owner": self.client.owner, "ttl": ttl, "permits": permits, "wait": self.wait()}
+        first = time.monotonic_ns()
+        try:
+            return self.ask(name, arguments, request, first)
+        except Gone:
+            if request is None:
+                raise
+            self.client.connect()
+        return self.ask(name, arguments, request, first)
+
+    def ask(self, name, arguments, request, first):
+        sql = (f"SELECT acquired, reason, NULL, token, extract(epoch FROM ttl_remaining)::float8"
+               f" FROM {self.function('semaphore_acquire')}(%s, %s, make_interval(secs => %s), %s, make_interval(secs => %s), %s)")
+        if request is not None:
+            arguments = {**arguments, "request": request, "first": first}
+        outcome, fields = self.client.call("acquire", name, sql, (name, *(arguments[k] for k in ("owner", "ttl", "permits", "wait")), request), arguments, grant)
+        return fields["token"] if outcome == "ok" else None
+
+    def use(self, name, token):
+        """What a holder does, or one who believes that he still is."""
+        action = self.random.random()
+        if action < 0.5:
+            ttl = self.ttl()
+            sql = f"SELECT acquired, reason, NULL, NULL, extract(epoch FROM ttl_remaining)::float8 FROM {self.function('semaphore_renew')}(%s, %s, make_interval(secs => %s))"
+            self.client.call("renew", name, sql, (name, token, ttl), {"token": token, "ttl": ttl}, prolonged)
+        elif action < 0.9:
+            self.client.begin()
+            self.client.call("assert", name, f"SELECT {self.function('semaphore_assert')}(%s, %s)", (name, token), {"token": token, "isolation": self.client.isolation})
+            self.work(self.ttl())
+            self.client.end()
+        else:
+            self.release(name, token)
+
+    def release(self, name, token):
+        self.client.call("release", name, f"SELECT {self.function('semaphore_release')}(%s, %s)", (name, token), {"token": token}, yes_or_no)
+
+
+class Elections(Story):
+    """Leaders who renew their term, write guarded by it, and resign or do not."""
+
+    NEEDS = "leader_campaign"
+    LEADER = "SELECT elected, reason, candidate, term, extract(epoch FROM ttl_remaining)::float8 FROM "
+
+    def step(self):
+        name = self.random.choice(self.world.names("election"))
+        if name in self.stale and self.chance(self.world.stale_share):
+            self.lead(name, *self.stale[name])
+            return
+        ttl, wait = self.ttl(), self.wait()
+        sql = f"{self.LEADER}{self.function('leader_campaign')}(%s, %s, make_interval(secs => %s), make_interval(secs => %s))"
+        outcome, fields = self.client.call("acquire", name, sql, (name, self.client.owner, ttl, wait), {"owner": self.client.owner, "ttl": ttl, "wait": wait}, grant)
+        if outcome != "ok":
+            self.client.pause(0.05 * ttl * self.random.random())
+            return
+        self.stale[name] = fields["token"], ttl
+        for _ in range(self.random.randint(1, 3)):
+            self.lead(name, fields["token"], ttl)
+        if self.chance(0.7):
+            self.resign(name, fields["token"])
+
+    def lead(self, name, term, ttl):
+        action = self.random.random()
+        if action < 0.3:
+            self.client.call("renew", name, f"{self.LEADER}{self.function('leader_renew')}(%s, %s)", (name, term), {"token": term, "ttl": ttl}, prolonged)
+        elif action < 0.8:
+            self.append(f"list {name}", "leader_assert", name, term, ttl)
+        elif action < 0.9:
+            sql = f"SELECT coalesce(bool_or(elected), false), min(candidate) FILTER (WHERE elected) FROM {self.function('leader_current')}(%s)"
+            self.client.call("get", name, sql, (name,), {}, lambda row: ("ok", {"live": row[0], "owner": row[1]}))
+        else:
+            self.client.pause(0.5 * ttl * self.random.random())
+
+    def resign(self, name, term):
+        """Perhaps with a successor, for whom the place is kept."""
+        successor = f"host {self.random.randrange(max(1, self.world.clients // 2))}" if self.chance(0.3) else None
+        self.client.call("release", name, f"SELECT {self.function('leader_resign')}(%s, %s, %s)", (name, term, successor), {"token": term, "successor": successor}, yes_or_no)
+
+
 class Advisory:
     """Locks that the server frees: of the transaction, and of the session for clients that have one."""
 
@@ -292,4 +394,4 @@ class Advisory:
 
 
 # name on the command line: class, share of the steps
-WORKLOADS = {"lease": (Leases, 8), "advisory": (Advisory, 1)}
+WORKLOADS = {"lease": (Leases, 6), "semaphore": (Semaphores, 3), "election": (Elections, 2), "advisory": (Advisory, 1)}

@@ -31,7 +31,8 @@ class World:
         return random.Random(" ".join(map(str, (self.seed, *purpose))))
 
     def names(self, family):
-        return [f"{family} {n}" for n in self.numbers]
+        few = self.numbers[:(len(self.numbers) + 1) // 2] if family in ("semaphore", "election") else self.numbers
+        return [f"{family} {n}" for n in few]
 
     def longest_ttl_s(self):
         return self.ttl_ms[1] / 1000
