@@ -112,9 +112,9 @@ def ends(o):
 
 
 def cut_by_break(found, o):
-    """Whatever was held while an operator broke it may be over; what is proven or pinned stays."""
+    """Whatever was held while an operator broke it, or granted with the answer under way, may be over; what is proven or pinned stays."""
     for hold in found:
-        if hold.name == o.name and (o.outcome == "unknown" or hold.begin < o.answered):
+        if hold.name == o.name and (o.outcome == "unknown" or hold.first.begin < o.answered):
             if o.begin < hold.valid:
                 hold.cut(o.begin)
             if hold.early_loss is not None and hold.early_loss.answered > o.begin:
