@@ -1,10 +1,9 @@
 /*
  * advisory_session.c: locks that fall with the server connection.
  *
- * A session lock survives ROLLBACK, but not the failure of the statement that took it: whose call was
- * answered with an error (a cancel that came late) has no token to unlock it with. It cannot be handed through a transaction pooler: the lock stays with
- * the server connection. So it is never re-entrant (a second client of the pool must not inherit it) and
- * unlocking elsewhere is an error. One that a client left behind stays visible in the view locks.
+ * A session lock survives ROLLBACK. It cannot be handed through a transaction pooler: the lock stays with the
+ * server connection. So it is never re-entrant (a second client of the pool must not inherit it) and unlocking
+ * elsewhere is an error. One that a client left behind stays visible in the view locks.
  */
 #include "postgres.h"
 

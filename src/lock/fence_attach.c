@@ -1,15 +1,15 @@
 /*
  * fence_attach.c: tables whose rows can be written only under a lease.
  *
- * fence_attach puts two ordinary triggers on a table: one before each row is inserted, updated or deleted, one before
- * TRUNCATE. They ask whether this transaction has asserted the lease and still pins it (lease_pinned): SD002 otherwise. For
- * each row and not for each statement, since a write through an inheritance or partitioning parent fires the row triggers of the table that gets
- * the row, but only the statement triggers of the parent.
+ * fence_attach puts two ordinary triggers on a table: one before each row is inserted, updated or deleted, one
+ * before TRUNCATE. They ask whether this transaction has asserted the lease and still pins it (lease_pinned): SD002
+ * otherwise. For each row and not for each statement, since a write through an inheritance or partitioning parent
+ * fires the row triggers of the table that gets the row, but only the statement triggers of the parent.
  *
- * The table's owner may attach, detach and disable: it guards against programs that forget the lease, not against him. The
- * triggers fire as ordinary ones do: not where session_replication_role is replica, since what logical replication applies was
- * guarded where it was written. They depend on their function, so DROP EXTENSION without CASCADE names the tables,
- * and pg_dump brings them back after the data.
+ * The table's owner may attach, detach and disable: it guards against programs that forget the lease, not against
+ * him. The triggers fire as ordinary ones do: not where session_replication_role is replica, since what logical
+ * replication applies was guarded where it was written. They depend on their function, so DROP EXTENSION without
+ * CASCADE names the tables, and pg_dump brings them back after the data.
  *
  * Locks: ShareRowExclusive on the table to the end of the transaction, as CREATE TRIGGER does.
  */

@@ -269,7 +269,7 @@ running_in(uint64 xid, Snapshot snapshot)
 		XidInMVCCSnapshot(XidFromFullTransactionId(FullTransactionIdFromU64(xid)), snapshot);
 }
 
-/* Has a transaction with an xid up to `until` ended that had not in the snapshot? When that is much work to find out: yes. */
+/* Has a transaction with an xid up to `until` ended that was running in the snapshot? Yes, when it is much work to find out. */
 static bool
 ended_since(uint64 until, Snapshot snapshot)
 {

@@ -10,7 +10,10 @@
 
 /* Before a lock is taken exclusively: makes room, so that the commit need not. May raise. */
 extern void last_writer_reserve(const LOCKTAG *tag);
-/* Can the snapshot fail to see what the last exclusive holder has written? Ask with the lock held. Never no by mistake when preloaded. */
+/*
+ * May the snapshot not show what the last exclusive holder has written? Ask with the lock held. A wrong answer is
+ * always yes; without shared memory it is always no.
+ */
 extern bool last_writer_unseen(const LOCKTAG *tag, Snapshot snapshot);
 extern void last_writer_init(void);
 
