@@ -13,7 +13,7 @@ key_of_number(int64 number)
 {
 	struct
 	{
-		char		what[8];
+		char		what[16];
 		int64		number;
 	}			name = {"reserved", number};
 
