@@ -188,7 +188,7 @@ writer_waits(const Attempt *attempt)
 
 	if (!attempt->request->shared || waitlist_available())
 		return false;
-	keylock_tag(&tag, KEYLOCK_LEASE_INTENT, attempt->request->name.data, attempt->request->name.len);
+	lease_intent_tag(attempt->kind, &tag, &attempt->request->name);
 	if (!keylock_try(&tag, RowExclusiveLock))
 		return true;
 	keylock_release(&tag, RowExclusiveLock);

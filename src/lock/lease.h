@@ -106,7 +106,12 @@ typedef struct LeaseAnswer
 extern bool lease_acquire(const LeaseKind *kind, const LeaseRequest *requests, int n, int64 wait_us, LeaseAnswer *answers);
 /* One attempt that does not wait; *obstacle: the request that was refused. */
 extern bool lease_try(const LeaseKind *kind, const LeaseRequest *requests, int n, LeaseAnswer *answers, int *obstacle);
-/* For CALL forms: the place in the queue (true: new, so try once more before the sleep), and a sleep without a lock or snapshot. */
+/*
+ * For CALL forms: the place in the queue (true: new, so try once more before the sleep), and a sleep without a snapshot or a
+ * transaction's lock. begin before the first sleep; end in any case, also in PG_CATCH.
+ */
+extern void lease_begin_waiting(const LeaseKind *kind, const LeaseRequest *request);
+extern void lease_end_waiting(bool acquired);
 extern bool lease_queue(const LeaseKind *kind, const LeaseRequest *request);
 extern void lease_sleep(const LeaseAnswer *answer, int64 left_us, int64 *poll_us);
 /* Once this transaction has ended, who waits for the name looks again. */

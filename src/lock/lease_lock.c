@@ -1,7 +1,7 @@
 /*
  * lease_lock.c: CALL lease_lock(): acquires a lease in short transactions of its own.
  *
- * Between attempts there is neither a lock nor a snapshot, so that nobody's vacuum or CREATE INDEX CONCURRENTLY
+ * Between attempts there is neither a lock (but INTENT) nor a snapshot, so that nobody's vacuum or CREATE INDEX CONCURRENTLY
  * waits for the waiting. The grant is committed on return. A cancel while it waits leaves the queue; one that comes after
  * the commit leaves a grant that ends by its ttl.
  */
@@ -74,6 +74,7 @@ lock_until(const LeaseRequest *request, int64 wait_us, LeaseAnswer *answer)
 		left_us = wait_us < 0 ? PG_INT64_MAX : wait_us - (wait_clock() - begun);
 		if (acquired || left_us <= 0)
 			break;
+		lease_begin_waiting(&lease_kind, request);
 		if (!queued)
 			lease_sleep(answer, left_us, &poll_us);
 		waited_us = Max(wait_clock() - begun, 1);
@@ -109,22 +110,23 @@ distsys_lease_lock(PG_FUNCTION_ARGS)
 	}
 	PG_CATCH();
 	{
-		waitlist_give_up();
+		lease_end_waiting(false);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	if (acquired)
-		waitlist_leave();
-	else
-		waitlist_give_up();
+	lease_end_waiting(acquired);
 	call_end();
 
 	memset(nulls, !acquired, sizeof(nulls));
 	if (acquired)
 	{
+		/* the caller does not know when the wait ended, and the commit has taken its time too */
+		ClockReading now = clock_read();
+		int64		left_us = Max(deadline_left(&answer.lease.deadline, &now), 0);
+
 		values[0] = Int64GetDatum(answer.lease.token);
 		values[1] = TimestampTzGetDatum(answer.lease.expires_at);
-		values[2] = interval_datum(answer.lease.left_us);
+		values[2] = interval_datum(left_us);
 	}
 	return call_result(fcinfo, values, nulls);
 }

@@ -108,6 +108,12 @@ lease_name_tag(const LeaseKind *kind, LOCKTAG *tag, const NameArg *name)
 }
 
 void
+lease_intent_tag(const LeaseKind *kind, LOCKTAG *tag, const NameArg *name)
+{
+	keylock_tag2(tag, KEYLOCK_LEASE_INTENT, kind->domain, strlen(kind->domain), name->data, name->len);
+}
+
+void
 lease_grant_tag(const LeaseKind *kind, LOCKTAG *tag, const NameArg *name, int64 token)
 {
 	keylock_tag_num(tag, kind->grant_space, name->data, name->len, token);

@@ -60,6 +60,7 @@ extern void lease_grant_columns(const Lease *lease, const pg_uuid_t *request_id,
 extern void lease_change_deadline(LeaseChange *change, const Lease *lease, const ClockReading *now, const Deadline *deadline);
 
 extern void lease_name_tag(const LeaseKind *kind, LOCKTAG *tag, const NameArg *name);
+extern void lease_intent_tag(const LeaseKind *kind, LOCKTAG *tag, const NameArg *name);
 extern void lease_grant_tag(const LeaseKind *kind, LOCKTAG *tag, const NameArg *name, int64 token);
 /* Slots are small and tokens are not: one space for both. */
 extern void lease_slot_tag(const LeaseKind *kind, LOCKTAG *tag, const NameArg *name, int64 slot);

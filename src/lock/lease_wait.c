@@ -3,7 +3,7 @@
  *
  * Preloaded: a queue, first come first served (waitlist.h). The release's commit calls the head, which
  * also looks when the holder's time is up. Else everybody looks again and again, with jitter, and a
- * waiting exclusive request keeps shared ones out by its INTENT lock.
+ * waiting exclusive request keeps shared ones out by its INTENT lock (a CALL form, for the session).
  *
  * A waiting function keeps its transaction's snapshot, so it waits for at most distsys.max_function_wait;
  * when only pins are in the way it waits for those transactions, where the deadlock detector sees it. A
@@ -76,12 +76,37 @@ lease_sleep(const LeaseAnswer *answer, int64 left_us, int64 *poll_us)
 
 /* Where there is no queue: keeps shared requests out while an exclusive one waits. */
 static bool
-intend(const LeaseRequest *request, LOCKTAG *tag)
+intend(const LeaseKind *kind, const LeaseRequest *request, LOCKTAG *tag)
 {
 	if (waitlist_available() || request->shared)
 		return false;
-	keylock_tag(tag, KEYLOCK_LEASE_INTENT, request->name.data, request->name.len);
+	lease_intent_tag(kind, tag, &request->name);
 	return keylock_try(tag, ShareLock);
+}
+
+/* A CALL form holds it from attempt to attempt, each of which is a transaction. */
+static LOCKTAG session_intent;
+static bool session_intended = false;
+
+void
+lease_begin_waiting(const LeaseKind *kind, const LeaseRequest *request)
+{
+	if (session_intended || waitlist_available() || request->shared)
+		return;
+	lease_intent_tag(kind, &session_intent, &request->name);
+	session_intended = keylock_session_wait(&session_intent, ShareLock, 0);
+}
+
+void
+lease_end_waiting(bool acquired)
+{
+	if (session_intended)
+		(void) LockRelease(&session_intent, ShareLock, true);
+	session_intended = false;
+	if (acquired)
+		waitlist_leave();
+	else
+		waitlist_give_up();
 }
 
 static void
@@ -149,7 +174,7 @@ try_until(const LeaseKind *kind, const LeaseRequest *requests, int n, int64 wait
 			break;
 		}
 		if (!intended)
-			intended = intend(&requests[obstacle], &intent);
+			intended = intend(kind, &requests[obstacle], &intent);
 		wait_in_function(kind, &requests[obstacle], &answers[obstacle], left_us, &poll_us);
 		*waited_us = Max(wait_clock() - begun, 1);
 	}

@@ -129,7 +129,7 @@ RESET distsys.clock_offset;
 
 -- CALL lease_lock: its own transactions
 CALL distsys.lease_lock('call', 'me', '30 s', '0', NULL, NULL, NULL) \gset c_
-SELECT :c_token > 0 AS token, :'c_ttl_remaining'::interval > '29 s' AS ttl, :'c_expires_at'::timestamptz > clock_timestamp() AS expires;
+SELECT :c_token > 0 AS token, :'c_ttl_remaining'::interval > '29 s' AS ttl, :'c_ttl_remaining'::interval < '30 s' AS from_now, :'c_expires_at'::timestamptz > clock_timestamp() AS expires;
 CALL distsys.lease_lock('call', 'other', '30 s', '10 ms', NULL, NULL, NULL);
 CALL distsys.lease_lock('call', 'me', '30 s');
 BEGIN;
