@@ -459,7 +459,12 @@ lease_try(const LeaseKind *kind, const LeaseRequest *requests, int n, LeaseAnswe
 	for (int i = 0; i < n; i++)
 	{
 		if (*obstacle >= 0)
+		{
 			undo(&attempts[i]);
+			/* ours already, but not together with the others */
+			if (answers[i].again)
+				answers[i].reason = LEASE_HELD;
+		}
 		else if (!answers[i].again)
 		{
 			write_grant(&attempts[i]);

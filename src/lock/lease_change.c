@@ -75,6 +75,9 @@ lease_transfer(const LeaseKind *kind, const NameArg *name, int64 token, const Na
 	}
 	write_transfer(rel, row, &old, new_owner, ttl_us, &now, lease);
 	row_close(rel);
+	/* who waits for its end sleeps until the end that he has seen */
+	if (lease->left_us < old.left_us)
+		lease_call_waiters(kind, name);
 	lease_history_add(kind, name, "transferred", lease, NULL);
 	stats_add(kind->domain, "", "transferred", 1);
 	return true;

@@ -55,6 +55,10 @@ SELECT count(*) AS key_locks FROM distsys.locks WHERE pid = pg_backend_pid();
 SELECT acquired, name FROM distsys.lease_acquire_all('{r1,r2}', 'me', '30 s', request_id => '00000000-0000-0000-0000-000000000003');
 SELECT a.name, a.token = g.token AS same FROM distsys.lease_acquire_all('{r2,r1}', 'me', '30 s', request_id => '00000000-0000-0000-0000-000000000003') a,
   LATERAL distsys.lease_get(a.name) g;
+-- a retry that lacks one of them by now is refused, and what it has is held
+SELECT distsys.lease_release('r2', token) FROM distsys.lease_get('r2');
+SELECT acquired FROM distsys.lease_acquire('r2', 'other', '30 s');
+SELECT acquired, reason, name, owner FROM distsys.lease_acquire_all('{r1,r2}', 'me', '30 s', request_id => '00000000-0000-0000-0000-000000000003');
 SELECT acquired, reason, name, mode FROM distsys.lease_acquire_all('{m,n}', 'me', '30 s', mode => 'shared');
 SELECT pg_temp.state($$distsys.lease_acquire_all('{}', 'me', '30 s')$$) AS empty, pg_temp.state($$distsys.lease_acquire_all('{{a},{b}}', 'me', '30 s')$$) AS two_dimensions,
        pg_temp.state($$distsys.lease_acquire_all('{a,NULL}', 'me', '30 s')$$) AS null_element, pg_temp.state($$distsys.lease_acquire_all(NULL, 'me', '30 s')$$) AS null_array,
