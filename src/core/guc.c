@@ -96,7 +96,7 @@ define_limits(void)
 							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("distsys.rate_limit_shared_keys",
 							"How many keys of shared rate limits have room in shared memory.",
-							"About 75 bytes each. Only with shared_preload_libraries.",
+							"About 80 bytes each. Only with shared_preload_libraries.",
 							&guc_rate_limit_shared_keys, 100000, 1000, 100 * 1000 * 1000,
 							/* the server knows no such thing after its start; without shared memory it has no effect */
 							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP, 0, NULL, NULL, NULL);

@@ -12,8 +12,12 @@
 
 #include "common/hashfn.h"
 #include "port/pg_bitutils.h"
+#include "storage/s_lock.h"
 
 #include "core/shmap.h"
+
+/* How often a lock is tried before it is waited for. */
+#define TRIES 20
 
 /* Steps of the hand: with each insertion, and when the partition is full. */
 #define STEPS 4
@@ -146,8 +150,13 @@ shmap_lock(const Shmap *map, int partition, LWLockMode mode)
 {
 	LWLock	   *lock = &map->locks[partition].lock;
 
-	if (LWLockConditionalAcquire(lock, mode))
-		return false;
+	/* it is held for a fraction of a microsecond: sleeping would cost two switches of the process */
+	for (int i = 0; i < TRIES; i++)
+	{
+		if (LWLockConditionalAcquire(lock, mode))
+			return false;
+		SPIN_DELAY();
+	}
 	LWLockAcquire(lock, mode);
 	return true;
 }

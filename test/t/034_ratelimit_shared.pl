@@ -189,6 +189,31 @@ SELECT allowed FROM distsys.rate_limit_http((SELECT array_agg(p ORDER BY random(
 is(sql($state), $before, 'one limit was exhausted: the others are as they were');
 is(sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"), '0', 'no deadlock');
 
+# --- waiting: in order of arrival, given back by a terminate
+sql("SELECT distsys.rate_limit_create('turn', quota => 2, period => '1 s', burst => 1, storage => 'shared', on_restart => 'full')");
+sql("SELECT distsys.rate_limit_create('slowly', quota => 1000, period => '1 h', burst => 1, storage => 'shared', on_restart => 'full')");
+sql('CREATE TABLE turns (id serial, who int)');
+sql("SELECT distsys.rate_limit_charge('turn', 'k', 8)");
+my @waiters;
+for my $who (1 .. 3)
+{
+	my ($out, $err) = ('', '');
+	push @waiters, IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c',
+			"INSERT INTO turns (who) SELECT $who FROM distsys.rate_limit_wait('turn', 'k', 1, '10 s') WHERE allowed" ],
+		'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(60));
+	$node->poll_query_until('postgres', "SELECT count(*) + (SELECT count(*) FROM turns) >= $who FROM pg_stat_activity WHERE query LIKE 'INSERT INTO turns%' AND state = 'active' AND wait_event IN ('Extension', 'DistsysRateLimit')");
+}
+$_->finish for @waiters;
+is(sql("SELECT string_agg(who::text, ' ' ORDER BY id) FROM turns"), '1 2 3', 'waiters are served in order of arrival');
+sql("SELECT distsys.rate_limit_take('slowly', 'k')");
+my ($wout, $werr) = ('', '');
+my $waiter = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', "SELECT distsys.rate_limit_wait('slowly', 'k', 1, '10 s')" ],
+	'<', \undef, '>', \$wout, '2>', \$werr, IPC::Run::timeout(60));
+$node->poll_query_until('postgres', "SELECT reset_after > '3.6 s' FROM distsys.rate_limit_peek('slowly', 'k')");
+sql("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE 'SELECT distsys.rate_limit_wait(''slowly''%'");
+eval { $waiter->finish };
+is(sql("SELECT reset_after <= '3.6 s' FROM distsys.rate_limit_peek('slowly', 'k')"), 't', 'a waiter that is terminated gives back');
+
 # --- a standby counts for itself; promoted, it goes on from the snapshot
 sql("SELECT distsys.rate_limit_take('r_snapshot', k, 4) FROM unnest('{s,p}'::text[]) k");
 sql("SELECT * FROM distsys.maintain()");
