@@ -310,6 +310,13 @@ shmap_remove(Shmap *map, const ShmapKey *key)
 		free_entry(map, link, shmap_partition(key));
 }
 
+int
+shmap_dispose(Shmap *map, int partition, int64 now)
+{
+	Assert(LWLockHeldByMeInMode(&map->locks[partition].lock, LW_EXCLUSIVE));
+	return advance_hand(map, partition, now, shmap_room(map));
+}
+
 void *
 shmap_next(const Shmap *map, int partition, uint32 *place, ShmapKey *key)
 {

@@ -71,6 +71,8 @@ extern void *shmap_find(const Shmap *map, const ShmapKey *key);
 /* Under the partition's lock in exclusive mode. A key that is not there; its value is zero. NULL: no room. Adds to *evicted. */
 extern void *shmap_insert(Shmap *map, const ShmapKey *key, int64 now, int *evicted);
 extern void shmap_remove(Shmap *map, const ShmapKey *key);
+/* Under the partition's lock in exclusive mode. Removes every entry that is disposable. */
+extern int	shmap_dispose(Shmap *map, int partition, int64 now);
 
 /* Walks a partition under its lock: *place is 0 at first; NULL at the end. */
 extern void *shmap_next(const Shmap *map, int partition, uint32 *place, ShmapKey *key);

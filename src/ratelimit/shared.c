@@ -102,12 +102,19 @@ to_shared_clock(LimitRule *rule, int64 step)
 		rule->window[i] -= step;
 }
 
-static void
-find_rule(SharedItem *item)
+static bool
+look_for_rule(SharedItem *item)
 {
 	RateTake   *take = item->take;
 
-	item->has_rule = shared_rule_get(MyDatabaseId, &take->policy, &take->config.rule, take->config.on_restart, &item->rule);
+	return shared_rule_get(MyDatabaseId, &take->policy, &take->config.rule, take->config.on_restart, &item->rule);
+}
+
+/* Limits that are full keep the slot of their rule until somebody needs it. */
+static void
+find_rule(SharedItem *item)
+{
+	item->has_rule = look_for_rule(item) || (shared_map_dispose() && look_for_rule(item));
 }
 
 static void

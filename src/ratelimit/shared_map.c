@@ -20,6 +20,9 @@
 #include "ratelimit/shared_map.h"
 #include "ratelimit/shared_rule.h"
 
+/* The whole map is walked for limits that are full no more often than this. */
+#define DISPOSE_PERIOD_US SECONDS
+
 /* The wall clock was set when it is off by more than this. */
 #define STEP_NOTICED_US (500 * MILLISECONDS)
 
@@ -31,6 +34,7 @@ typedef struct SharedClock
 	int64		base;			/* what the boot clock lacks to the wall clock at server start; constant */
 	pg_atomic_uint64 step;
 	pg_atomic_uint64 began;
+	pg_atomic_uint64 disposed_at;	/* when the map was walked for full limits */
 	pg_atomic_uint32 in_recovery;	/* the server began as a standby and has not been promoted yet */
 	pg_atomic_uint32 complete;	/* of all databases */
 	pg_atomic_uint32 complete_in[COMPLETE_DATABASES];	/* of these; 0: a free place */
@@ -142,6 +146,7 @@ clock_create(void *memory)
 	fresh->base = GetCurrentTimestamp() - (clock_boot() - (int64) guc_clock_offset * MILLISECONDS);
 	pg_atomic_init_u64(&fresh->step, 0);
 	pg_atomic_init_u64(&fresh->began, (uint64) GetCurrentTimestamp());
+	pg_atomic_init_u64(&fresh->disposed_at, 0);
 	pg_atomic_init_u32(&fresh->complete, 0);
 	for (int i = 0; i < COMPLETE_DATABASES; i++)
 		pg_atomic_init_u32(&fresh->complete_in[i], 0);
@@ -227,6 +232,26 @@ shared_began(void)
 {
 	note_promotion();
 	return (int64) pg_atomic_read_u64(&shared_clock->began);
+}
+
+bool
+shared_map_dispose(void)
+{
+	int64		now = shared_now();
+	uint64		last = pg_atomic_read_u64(&shared_clock->disposed_at);
+
+	if (now >= (int64) last && now - (int64) last < DISPOSE_PERIOD_US)
+		return false;
+	if (!pg_atomic_compare_exchange_u64(&shared_clock->disposed_at, &last, (uint64) now))
+		return false;
+	for (int partition = 0; partition < SHMAP_PARTITIONS; partition++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		shmap_lock(&shared_map, partition, LW_EXCLUSIVE);
+		(void) shmap_dispose(&shared_map, partition, shared_now());
+		shmap_unlock(&shared_map, partition);
+	}
+	return true;
 }
 
 void

@@ -50,6 +50,9 @@ extern void shared_map_init(void);	/* before shmem_init() */
 extern ShmapKey shared_map_key(const NameArg *policy, const NameArg *key);
 extern ShmapKey shared_map_key_bytes(const void *data, int len);
 
+/* Removes every limit that is full, of all databases. false: it was done within the last second. Not under a partition's lock. */
+extern bool shared_map_dispose(void);
+
 extern int64 shared_now(void);
 /* What the wall clock reads is shared_now() + shared_step(); constant but for a step of the wall clock. */
 extern int64 shared_step(void);

@@ -35,5 +35,27 @@ my %anchors = map { my $a = lc $_; $a =~ s/[^\w -]//g; $a =~ tr/ /-/; ("#$a" => 
 is(join(' ', grep { !$anchors{$_} } $page =~ /\]\((#[\w-]+)\)/g), '', 'links within the page');
 is(join(' ', grep { !-e "docs/$_" } $page =~ /\]\(([\w.-]+\.md)(?:#[\w-]+)?\)/g), '', 'links to other pages');
 
+# rules by which nothing is in use do not count: every minute of a calendar is a rule of its own, and every second one a new key
+$node->safe_psql('postgres', "SELECT distsys.rate_limit_create('minutes', quota => 5, period => '1 min', algorithm => 'calendar', storage => 'shared')");
+is($node->safe_psql('postgres', q{
+	CREATE TABLE seen (reason text);
+	DO $$
+	BEGIN
+		FOR i IN 1..6000 LOOP
+			PERFORM set_config('distsys.clock_offset', (i * 60000)::text, false);
+			INSERT INTO seen SELECT reason FROM distsys.rate_limit_take('minutes', CASE WHEN i % 2 = 0 THEN 'regular' ELSE 'u' || i END, 4);
+		END LOOP;
+	END $$;
+	SELECT reason, count(*) FROM seen GROUP BY 1}), 'ok|6000', 'windows that are over leave room for those that come');
+# and those that are in use are refused room in the end, by on_error
+is($node->safe_psql('postgres', q{
+	SET distsys.clock_offset = '200 h';	-- the clock does not go back
+	SELECT distsys.rate_limit_create('rules', quota => 1, period => '300 days', storage => 'shared', on_error => 'closed');
+	INSERT INTO distsys.rate_limit_tier_policy (tier, policy) VALUES ('default', 'rules');
+	INSERT INTO distsys.rate_limit_override (subject, policy, quota) SELECT 's' || i, 'rules', 10 + i FROM generate_series(1, 4200) i;
+	SELECT string_agg(DISTINCT r.allowed || ' ' || r.reason, ', '), count(*) FILTER (WHERE r.reason = 'ok') BETWEEN 3500 AND 4096
+	FROM generate_series(1, 4200) i, LATERAL distsys.rate_limit_take_for('s' || i, 1, '{rules}') r}),
+	"t\nfalse unavailable, true ok|t", 'room for so many rules');
+
 $node->stop;
 done_testing();
