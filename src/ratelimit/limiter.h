@@ -84,9 +84,5 @@ extern void limiter_take(RateTake *takes, int n);
 extern void limiter_peek(RateTake *takes, int n);
 /* 0A000 for a durable policy: a wait in it would hold back whoever it waits for. */
 extern void limiter_require_shared(const NameArg *policy, const char *command);
-/* The bucket is full again and no longer blocked; false: it was. */
-extern bool limiter_reset(const NameArg *policy, const NameArg *key);
-/* Blocks a key for so long; 0: lifts the block. false: there was none to lift. reason (text) may be 0. */
-extern bool limiter_block(const NameArg *policy, const NameArg *key, int64 duration_us, Datum reason);
 
 #endif							/* DISTSYS_LIMITER_H */

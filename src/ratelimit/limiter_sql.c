@@ -10,6 +10,7 @@
 #include "core/result.h"
 #include "ratelimit/answer.h"
 #include "ratelimit/limiter.h"
+#include "ratelimit/operator.h"
 #include "ratelimit/reservation.h"
 #include "ratelimit/shared.h"
 
@@ -198,7 +199,7 @@ distsys_rate_limit_reset(PG_FUNCTION_ARGS)
 	NameArg		policy = arg_name(fcinfo, 0, "policy", NAME_SHORT);
 	NameArg		key = arg_name(fcinfo, 1, "key", NAME_LONG);
 
-	PG_RETURN_BOOL(limiter_reset(&policy, &key));
+	PG_RETURN_BOOL(operator_reset(&policy, &key));
 }
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_block);
@@ -213,7 +214,7 @@ distsys_rate_limit_block(PG_FUNCTION_ARGS)
 
 	if (!PG_ARGISNULL(3))
 		reason = arg_name(fcinfo, 3, "reason", NAME_LONG);
-	PG_RETURN_BOOL(limiter_block(&policy, &key, duration, reason.datum));
+	PG_RETURN_BOOL(operator_block(&policy, &key, duration, reason.datum));
 }
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_unblock);
@@ -224,5 +225,5 @@ distsys_rate_limit_unblock(PG_FUNCTION_ARGS)
 	NameArg		policy = arg_name(fcinfo, 0, "policy", NAME_SHORT);
 	NameArg		key = arg_name(fcinfo, 1, "key", NAME_LONG);
 
-	PG_RETURN_BOOL(limiter_block(&policy, &key, 0, (Datum) 0));
+	PG_RETURN_BOOL(operator_block(&policy, &key, 0, (Datum) 0));
 }
