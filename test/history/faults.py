@@ -248,6 +248,7 @@ class Faults:
         """The wall clock is set an hour forward or back, on the servers that are there."""
         begin = time.monotonic_ns()
         self.step = 0 if self.step else (3600 if draw < 0.5 else -3600)
+        self.admin("LOAD 'distsys'")            # which knows the setting
         self.admin(f"ALTER SYSTEM SET distsys.clock_step = '{self.step} s'")
         self.admin("SELECT pg_reload_conf()")
         self.count("clock steps")

@@ -82,14 +82,15 @@ class Server:
     def kill(self):
         """kill -9 of the postmaster and then of its children, which would otherwise finish what they are at."""
         postmaster = self.pid()
-        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(postmaster)], stdout=subprocess.PIPE, text=True).stdout.split()
-        for pid in [postmaster, *map(int, children)]:
+        os.kill(postmaster, signal.SIGSTOP)     # it starts no more
+        processes = [postmaster, *children(postmaster)]
+        for pid in processes:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
         deadline = time.monotonic() + 10
-        while any(alive(pid) for pid in [postmaster, *map(int, children)]):
+        while any(alive(pid) for pid in processes):
             if time.monotonic() > deadline:
                 raise ServerError("the server does not die")
             time.sleep(0.005)
@@ -226,10 +227,26 @@ ignore_startup_parameters = extra_float_digits,options
         self.start(server)
 
 
+def stat(pid):
+    """The fields of /proc/PID/stat after the name: state, parent, ..."""
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()
+
+
 def alive(pid):
     """A zombie is dead: init reaps it when it likes."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
+        return stat(pid)[0] != "Z"
     except OSError:
         return False
+
+
+def children(parent):
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if int(stat(pid)[1]) == parent:
+                found.append(int(pid))
+        except OSError:                         # it has ended meanwhile
+            pass
+    return found
