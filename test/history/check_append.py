@@ -58,6 +58,7 @@ def missing(history, entries, appends):
 def may_be_gone(history, append, survivors):
     kinds = ("promote",) if append["durable"] else ("promote", "crash")
     for e in history.faults(*kinds):
-        if e.end > append.end and not any(s.begin > append.end and s.end < e.begin for s in survivors):
+        # the answer to its COMMIT may have been under way for longer than the server lived
+        if e.end > append.commit.begin and not any(s.begin > append.end and s.end < e.begin for s in survivors):
             return True
     return False

@@ -1,6 +1,9 @@
 -- Until failover_delay after a promotion there is no new grant; a caller who rolls back each refusal gets it then all the same.
 SET distsys.notice_in_transaction = off;
 SELECT acquired FROM distsys.lease_acquire('known', 'me', '20 s');
+DELETE FROM distsys.lease_grant WHERE name <> 'known';
+DELETE FROM distsys.leader_term;
+DELETE FROM distsys.semaphore_permit;
 UPDATE distsys.token_state SET timeline = timeline - 1;
 \c
 SET distsys.notice_in_transaction = off;
