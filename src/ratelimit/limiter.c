@@ -162,6 +162,13 @@ unlock_all(RateTake *takes, int n)
 	}
 }
 
+/* A limit without a row is full: nothing can come back to it. */
+static bool
+changes_nothing(const RateTake *take)
+{
+	return take->row == NULL && (take->verb == RATE_REFUND || take->verb == RATE_CANCEL);
+}
+
 /*
  * Writes what each limit gives and keeps those locks. A shadowed limit is
  * taken from like an enforced one: not when it would refuse.
@@ -175,7 +182,7 @@ apply(Relation rel, RateTake *takes, int n)
 	{
 		bool		give = takes[i].allowed && takes[i].within;
 
-		if (!takes[i].locked || !(give || takes[i].stepped || takes[i].starts_block))
+		if (!takes[i].locked || !(give || takes[i].stepped || takes[i].starts_block) || changes_nothing(&takes[i]))
 			continue;
 		durable_write(rel, &takes[i], give);
 		if (give && takes[i].verb == RATE_RESERVE && takes[i].delay_us > 0)

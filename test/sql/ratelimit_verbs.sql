@@ -33,6 +33,9 @@ SELECT policy, distsys.rate_limit_refund(policy, 'k', 4) AS four, (distsys.rate_
        (distsys.rate_limit_peek(policy, 'k')).remaining AS full
 FROM distsys.rate_limit_policy ORDER BY policy;
 
+-- a full one keeps no row, and a refund makes none
+SELECT count(*) FROM distsys.rate_limit_bucket WHERE key = 'new';
+
 -- charge: into debt; the debt of a window ends with it, that of a bucket is worked off
 SELECT p.policy, r.allowed, r.reason, r.within, r.remaining, r.retry_after, t.allowed AS take, t.reason, t.retry_after > '0' AS retry
 FROM distsys.rate_limit_policy p, LATERAL distsys.rate_limit_charge(p.policy, 'debt', 35) r, LATERAL distsys.rate_limit_take(p.policy, left(r.key, 4)) t ORDER BY p.policy;
