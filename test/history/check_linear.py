@@ -38,6 +38,11 @@ def end_of(o):
     return o.answered if looks(o) else o.end
 
 
+def latest(o, high):
+    """Until when it took effect. An error is no answer: the server may have been at it when the connection was gone."""
+    return min(high, o.answered) if outcome_of(o) == "ok" and o.answered is not None else high
+
+
 class Grant(tuple):
     """(token, owner, weight, earliest, latest): when it expires is between earliest and latest. Token and owner None: not known."""
 
@@ -79,7 +84,7 @@ class Grants:
 
     def new_grant(self, o, low, high, weight):
         ns = int(o["ttl"] * S)
-        return Grant((o.result.get("token"), o.arguments.get("owner"), weight, low + ns, min(high, o.answered or high) + ns))
+        return Grant((o.result.get("token"), o.arguments.get("owner"), weight, low + ns, latest(o, high) + ns))
 
     def beside(self, state, weight):
         """What may be held beside a new grant of this weight."""
@@ -115,7 +120,7 @@ class Grants:
 
     def renewed(self, o, grant, low, high):
         ns = int(o["ttl"] * S)
-        return Grant((*grant[:3], low + ns, min(high, o.answered or high) + ns))
+        return Grant((*grant[:3], low + ns, latest(o, high) + ns))
 
     def release(self, o, state, low, high):
         return [state - {g} for g in state if g.token == o["token"]]
