@@ -56,59 +56,13 @@ stored_rule(const Datum *values, const LimitRule *like, LimitRule *rule)
 }
 
 static void
-make_log(RateTake *take)
-{
-	if (take->log.times == NULL)
-		take->log.times = palloc(LOG_QUOTA_MAX * sizeof(int64));
-	take->log.n = 0;
-}
-
-static void
 load_log(RateTake *take, Datum times)
 {
 	ArrayType  *array = DatumGetArrayTypeP(times);
 
-	make_log(take);
+	take_make_log(take);
 	take->log.n = Min(ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)), LOG_QUOTA_MAX);
 	memcpy(take->log.times, ARR_DATA_PTR(array), take->log.n * sizeof(int64));
-}
-
-/* Carries the state over from the rule it was counted by. */
-static void
-convert(RateTake *take, const LimitRule *stored)
-{
-	const LimitRule *rule = &take->config.rule;
-	LimitChange change = take->config.on_change;
-	bool		from_log = stored->algorithm == LIMIT_SLIDING_LOG;
-	int64		tokens;
-
-	if (!from_log && rule->algorithm != LIMIT_SLIDING_LOG)
-	{
-		limit_convert(stored, rule, change, &take->state);
-		return;
-	}
-	tokens = limit_convert_tokens(from_log ? stored->limit.burst - take->log.n : limit_tokens(stored, &take->state),
-								  stored->limit.burst, rule->limit.burst, change);
-	if (rule->algorithm != LIMIT_SLIDING_LOG)
-	{
-		take->state = limit_of_tokens(rule, tokens, take->state.at_us);
-		return;
-	}
-	if (!from_log)
-		make_log(take);
-	take->log.at_us = take->state.at_us;
-	log_set(&take->log, rule->limit.burst - tokens);
-}
-
-/* Brings the state to `now` by a rule that is not the take's own any more. */
-static void
-refill_by(RateTake *take, const LimitRule *rule, TimestampTz now)
-{
-	LimitRule	own = take->config.rule;
-
-	take->config.rule = *rule;
-	take_refill(take, now);
-	take->config.rule = own;
 }
 
 /* Brings the stored state (row NULL: a full bucket) to now, over a change of the policy if there was one. */
@@ -128,7 +82,7 @@ read_state(Relation rel, RateTake *take, HeapTuple row, TimestampTz now)
 	if (row == NULL)
 	{
 		if (policy->rule.algorithm == LIMIT_SLIDING_LOG)
-			make_log(take);
+			take_make_log(take);
 		take_fill(take, now);
 		return;
 	}
@@ -145,8 +99,10 @@ read_state(Relation rel, RateTake *take, HeapTuple row, TimestampTz now)
 		take_reread(take, now);
 	if (!limit_same(&stored, &policy->rule))
 	{
-		refill_by(take, &stored, Min(Max(policy->changed_at, state->at_us), now));
-		convert(take, &stored);
+		if (policy->rule.algorithm == LIMIT_SLIDING_LOG && take->log.times == NULL)
+			take_make_log(take);
+		take_refill_by(take, &stored, Min(Max(policy->changed_at, state->at_us), now));
+		take_convert(take, &stored);
 	}
 	take_refill(take, now);
 	take->stepped = stored_at > state->at_us;

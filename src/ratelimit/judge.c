@@ -42,6 +42,50 @@ take_refill(RateTake *take, TimestampTz now)
 		limit_refill(&take->config.rule, &take->state, now);
 }
 
+void
+take_make_log(RateTake *take)
+{
+	if (take->log.times == NULL)
+		take->log.times = palloc(LOG_QUOTA_MAX * sizeof(int64));
+	take->log.n = 0;
+}
+
+void
+take_refill_by(RateTake *take, const LimitRule *rule, TimestampTz now)
+{
+	LimitRule	own = take->config.rule;
+
+	take->config.rule = *rule;
+	take_refill(take, now);
+	take->config.rule = own;
+}
+
+void
+take_convert(RateTake *take, const LimitRule *stored)
+{
+	const LimitRule *rule = &take->config.rule;
+	LimitChange change = take->config.on_change;
+	bool		from_log = stored->algorithm == LIMIT_SLIDING_LOG;
+	int64		tokens;
+
+	if (!from_log && !uses_log(take))
+	{
+		limit_convert(stored, rule, change, &take->state);
+		return;
+	}
+	tokens = limit_convert_tokens(from_log ? stored->limit.burst - take->log.n : limit_tokens(stored, &take->state),
+								  stored->limit.burst, rule->limit.burst, change);
+	if (!uses_log(take))
+	{
+		take->state = limit_of_tokens(rule, tokens, take->state.at_us);
+		return;
+	}
+	if (!from_log)
+		take->log.n = 0;
+	take->log.at_us = take->state.at_us;
+	log_set(&take->log, rule->limit.burst - tokens);
+}
+
 bool
 take_is_full(const RateTake *take, TimestampTz now)
 {

@@ -3,7 +3,7 @@
  *
  * A storage loads take->state (or take->log) and take->blocked_until, brings
  * them to now by take->config.rule, calls take_judge(), and when the whole
- * call is allowed take_apply(); then it stores the state. Both are pure: no
+ * call is allowed take_apply(); then it stores the state. All but take_make_log() are pure: no
  * error, no allocation, so they may run under an LWLock.
  */
 #ifndef DISTSYS_RATE_JUDGE_H
@@ -15,6 +15,11 @@
 extern void take_fill(RateTake *take, TimestampTz now);
 /* Brings it to now. */
 extern void take_refill(RateTake *take, TimestampTz now);
+/* Brings it to now by a rule that is not the take's own any more, and carries it over from that rule. */
+extern void take_refill_by(RateTake *take, const LimitRule *rule, TimestampTz now);
+extern void take_convert(RateTake *take, const LimitRule *stored);
+/* An empty log with room; allocates when there was none. A take whose rule, stored or its own, is a log's has one before all others. */
+extern void take_make_log(RateTake *take);
 /* Is it no different from one that nobody has used? */
 extern bool take_is_full(const RateTake *take, TimestampTz now);
 /* Fills in the answer, but for `allowed`. Times to wait are from `now`, decided_at is the state's. */

@@ -341,16 +341,13 @@ check_belongings(Datum *values, bool *nulls, LimitAlgorithm algorithm)
 }
 
 static void
-check_storage(Datum *values, bool *nulls, const bool *given, LimitAlgorithm algorithm)
+check_storage(Datum *values, bool *nulls, const bool *given)
 {
 	bool		shared = value_word(values, nulls, ATTR_STORAGE, storages) == 1;
 
 	if (!shared && value_word(values, nulls, ATTR_ON_ABORT, on_aborts) == 1)
 		arg_not_built("on_abort 'keep' with durable storage",
 					  "A durable take rolls back with its transaction: take the limit as its own statement before BEGIN, or use storage => 'shared'.");
-	if (shared && algorithm == LIMIT_SLIDING_LOG)
-		arg_not_built("sliding_window_log in shared storage",
-					  "Its state grows with the quota. Use sliding_window, or storage => 'durable'.");
 	if (shared && given[ARG(ATTR_STORAGE)])
 		shared_require();
 }
@@ -395,7 +392,7 @@ check_policy(Datum *values, bool *nulls, bool *given)
 	else
 		period_us = interval_to_us(DatumGetIntervalP(values[ARG(ATTR_PERIOD)]), "period", 1, PERIOD_MAX, PERIOD_HINT);
 	check_belongings(values, nulls, algorithm);
-	check_storage(values, nulls, given, algorithm);
+	check_storage(values, nulls, given);
 	check_fits(quota, period_us, burst, algorithm);
 }
 

@@ -7,7 +7,8 @@
  * locks or after they are given back:
  *   - the policy was altered since it was read: it is read again;
  *   - the slot of the rule serves another by now: another is looked for;
- *   - the key may be in the snapshot of the life before: its row is read.
+ *   - the key may be in the snapshot of the life before: its row is read;
+ *   - the limit is a log, by its entry: memory for its times is allocated.
  * Then the call begins anew, once for each.
  *
  * Rollback: nothing, or the refund. Crash: see shared_snapshot.h. Standby and
@@ -25,6 +26,7 @@
 #include "ratelimit/judge.h"
 #include "ratelimit/shared.h"
 #include "ratelimit/shared_hot.h"
+#include "ratelimit/shared_log.h"
 #include "ratelimit/shared_map.h"
 #include "ratelimit/shared_refund.h"
 #include "ratelimit/shared_reservation.h"
@@ -55,7 +57,8 @@ typedef enum Outcome
 	DONE,
 	STALE_POLICY,				/* of item->take: read it again */
 	STALE_RULE,					/* its slot serves another rule */
-	UNKNOWN_KEY					/* it may be in the snapshot */
+	UNKNOWN_KEY,				/* it may be in the snapshot */
+	NEEDS_LOG					/* it is a log, or was counted by one: memory is needed */
 } Outcome;
 
 typedef struct Call
@@ -156,8 +159,22 @@ fill(RateTake *take, int64 now)
 	take_fill(take, now);
 	if (take->config.on_restart != RATE_RESTART_EMPTY || past || began > now)
 		return;
-	take->state = limit_of_tokens(rule, 0, began);
+	if (rule->algorithm == LIMIT_SLIDING_LOG)
+	{
+		take->log.at_us = began;
+		log_set(&take->log, rule->limit.burst);
+	}
+	else
+		take->state = limit_of_tokens(rule, 0, began);
 	take_refill(take, now);
+}
+
+static bool
+needs_log(const SharedItem *item)
+{
+	return item->take->log.times == NULL &&
+		(item->take->config.rule.algorithm == LIMIT_SLIDING_LOG ||
+		 (item->entry != NULL && shared_rule_of(item->entry->rule)->algorithm == LIMIT_SLIDING_LOG));
 }
 
 /* Is the rule of the entry one that was made after ours, just now? */
@@ -187,8 +204,8 @@ change_rule(SharedItem *item, const Call *call)
 		item->rule.slot = item->entry->rule;
 		return DONE;
 	}
-	limit_refill(stored, &take->state, Min(Max(changed_at, take->state.at_us), call->now));
-	limit_convert(stored, &take->config.rule, take->config.on_change, &take->state);
+	take_refill_by(take, stored, Min(Max(changed_at, take->state.at_us), call->now));
+	take_convert(take, stored);
 	return DONE;
 }
 
@@ -200,6 +217,11 @@ load(SharedItem *item, const Call *call)
 	Outcome		outcome = DONE;
 
 	item->entry = shmap_find(&shared_map, &item->key);
+	if (needs_log(item))
+	{
+		item->entry = NULL;
+		return NEEDS_LOG;
+	}
 	if (item->entry == NULL)
 	{
 		if (!item->complete)
@@ -211,6 +233,8 @@ load(SharedItem *item, const Call *call)
 		item->entry->in_call = true;
 	take->state = item->entry->u.limit.state;
 	take->blocked_until = item->entry->u.limit.blocked_until;
+	if (shared_rule_of(item->entry->rule)->algorithm == LIMIT_SLIDING_LOG)
+		shared_log_load(&item->key, item->entry, &take->log);
 	if (!item->has_rule)
 		take->config.rule = *shared_rule_of(item->entry->rule);
 	else if (item->entry->rule != item->rule.slot)
@@ -252,6 +276,8 @@ make_entry(SharedItem *item, Call *call)
 	item->entry->kind = SHARED_LIMIT;
 	item->entry->rule = item->rule.slot;
 	item->entry->u.limit.state = item->take->state;
+	if (item->take->config.rule.algorithm == LIMIT_SLIDING_LOG)
+		shared_log_store(&item->key, item->entry, &item->take->log, call->now, &call->evicted);
 	return DONE;
 }
 
@@ -278,19 +304,22 @@ judge_item(SharedItem *item, Call *call)
 }
 
 static void
-store(SharedItem *item, const Call *call)
+store(SharedItem *item, Call *call)
 {
 	RateTake   *take = item->take;
 	SharedEntry *entry = item->entry;
 
 	take_block(take, call->now);
-	entry->u.limit.state = take->state;
 	entry->u.limit.blocked_until = take->blocked_until > call->now ? take->blocked_until : 0;
 	if (item->has_rule && entry->rule != item->rule.slot && shared_rule_pin(item->rule))
 	{
 		shared_rule_unpin(entry->rule);
 		entry->rule = item->rule.slot;
 	}
+	if (take->config.rule.algorithm == LIMIT_SLIDING_LOG)
+		shared_log_store(&item->key, entry, &take->log, call->now, &call->evicted);
+	else
+		entry->u.limit.state = take->state;
 }
 
 static int64
@@ -349,7 +378,10 @@ apply_all(Call *call)
 		else if (item->take->starts_block)
 			store(item, call);
 		else if (item->made)
+		{
 			shmap_remove(&shared_map, &item->key);
+			item->entry = NULL;
+		}
 	}
 }
 
@@ -379,9 +411,9 @@ decide(Call *call)
 	}
 	if (!call->apply)
 		return outcome;
-	let_go(call);
 	if (outcome == DONE)
 		apply_all(call);
+	let_go(call);
 	return outcome;
 }
 
@@ -427,6 +459,9 @@ recover(Call *call, Outcome outcome)
 		case UNKNOWN_KEY:
 			shared_snapshot_bring(&item->key);
 			item->complete = true;
+			break;
+		case NEEDS_LOG:
+			take_make_log(item->take);
 			break;
 		case DONE:
 			break;
@@ -578,12 +613,15 @@ static SharedEntry *
 lock_entry(RateTake *take, bool make, Call *call, SharedItem *item)
 {
 	call->items = item;
+	call->n = 1;
 	call->step = shared_step();
 	prepare_item(item, take, call->step);
 	item->reread = true;
 	if (!item->complete)
 		shared_snapshot_bring(&item->key);
 	item->complete = true;
+	/* by its entry it may be one, whatever its policy says */
+	take_make_log(take);
 	do
 	{
 		if (!item->has_rule)
@@ -592,7 +630,10 @@ lock_entry(RateTake *take, bool make, Call *call, SharedItem *item)
 		call->now = shared_now();
 		(void) load(item, call);
 		if (item->entry != NULL || !make || make_entry(item, call) == DONE)
+		{
+			let_go(call);
 			return item->entry;
+		}
 		shmap_unlock(&shared_map, shmap_partition(&item->key));
 		find_rule(item);
 	} while (true);

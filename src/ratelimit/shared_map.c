@@ -17,6 +17,7 @@
 #include "core/guc.h"
 #include "core/shmem.h"
 #include "ratelimit/shared_file.h"
+#include "ratelimit/shared_log.h"
 #include "ratelimit/shared_map.h"
 #include "ratelimit/shared_rule.h"
 
@@ -54,10 +55,14 @@ disposable(const void *value, int64 now)
 
 	if (entry->kind == SHARED_RESERVATION)
 		return entry->u.reservation.act_at <= now;
+	if (entry->kind == SHARED_LOG)
+		return shared_log_part_is_over(entry, now);
 	if (entry->in_call || entry->u.limit.blocked_until > now)
 		return false;
 	rule = shared_rule_of(entry->rule);
 	state = entry->u.limit.state;
+	if (rule->algorithm == LIMIT_SLIDING_LOG)
+		return shared_log_is_full(rule, &state, now);
 	if (state.at_us > now)
 		return false;
 	limit_refill(rule, &state, now);

@@ -17,8 +17,12 @@
 typedef enum SharedKind
 {
 	SHARED_LIMIT,
-	SHARED_RESERVATION
+	SHARED_RESERVATION,
+	SHARED_LOG					/* a part of a log, see shared_log.h */
 } SharedKind;
+
+/* Times in a part. */
+#define SHARED_LOG_PART 4
 
 /* 40 bytes; with the map's own 24 one cache line. */
 typedef struct SharedEntry
@@ -39,6 +43,7 @@ typedef struct SharedEntry
 			int64		cost;
 			int64		act_at;
 		}			reservation;
+		int64		times[SHARED_LOG_PART]; /* ascending; behind the last one its repetition */
 	}			u;
 } SharedEntry;
 

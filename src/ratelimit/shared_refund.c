@@ -12,6 +12,7 @@
 #include "utils/memutils.h"
 
 #include "core/xact.h"
+#include "ratelimit/shared_log.h"
 #include "ratelimit/shared_refund.h"
 #include "ratelimit/shared_reservation.h"
 #include "ratelimit/shared_rule.h"
@@ -29,11 +30,46 @@ window_is_over(const LimitRule *rule, int64 then, int64 now)
 
 	if (limit_is_bucket(rule->algorithm))
 		return false;
+	if (rule->algorithm == LIMIT_SLIDING_LOG)
+		return now - then >= period;
 	if (rule->algorithm == LIMIT_CALENDAR)
 		return then < rule->window[0] || (then < rule->window[1] && now >= rule->window[1]);
 	if (rule->first_hit)
 		return now - then >= period;
 	return (then - rule->origin_us) / period != (now - rule->origin_us) / period;
+}
+
+/* Under the lock of an entry whose rule is a log's. */
+static void
+give_to_log(const SharedRefund *refund, SharedEntry *entry, const LimitRule *rule, int64 now)
+{
+	static int64 times[LOG_QUOTA_MAX];
+	LimitLog	log = {.times = times};
+	int			evicted = 0;
+
+	shared_log_load(&refund->key, entry, &log);
+	log_refill(rule, &log, now);
+	if (refund->amount > 0)
+		(void) log_refund(&log, refund->amount);
+	else
+		log_take(rule, &log, -refund->amount);
+	entry->in_call = true;
+	shared_log_store(&refund->key, entry, &log, now, &evicted);
+	entry->in_call = false;
+}
+
+static void
+give_to_state(const SharedRefund *refund, SharedEntry *entry, const LimitRule *rule, int64 now)
+{
+	LimitState *state = &entry->u.limit.state;
+
+	limit_refill(rule, state, now);
+	if (window_is_over(rule, refund->at_us, now))
+		return;
+	if (refund->amount > 0)
+		(void) limit_refund(rule, state, refund->amount);
+	else
+		(void) limit_charge(rule, state, -refund->amount);
 }
 
 void
@@ -54,16 +90,11 @@ shared_refund_give(const SharedRefund *refund)
 	if (entry != NULL && entry->kind == SHARED_LIMIT)
 	{
 		const LimitRule *rule = shared_rule_of(entry->rule);
-		LimitState *state = &entry->u.limit.state;
 
-		limit_refill(rule, state, now);
-		if (!window_is_over(rule, refund->at_us, now))
-		{
-			if (refund->amount > 0)
-				(void) limit_refund(rule, state, refund->amount);
-			else
-				(void) limit_charge(rule, state, -refund->amount);
-		}
+		if (rule->algorithm != LIMIT_SLIDING_LOG)
+			give_to_state(refund, entry, rule, now);
+		else if (!window_is_over(rule, refund->at_us, now))
+			give_to_log(refund, entry, rule, now);
 	}
 	shmap_unlock(&shared_map, partition);
 }

@@ -208,6 +208,12 @@ shared_rule_pin(SharedRuleRef ref)
 }
 
 void
+shared_rule_pin_more(uint16 slot)
+{
+	pg_atomic_fetch_add_u64(&slots[slot].pins, 1);
+}
+
+void
 shared_rule_unpin(uint16 slot)
 {
 	pg_atomic_fetch_sub_u64(&slots[slot].pins, 1);

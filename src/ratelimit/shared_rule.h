@@ -37,6 +37,8 @@ extern bool shared_rule_get(Oid database, const NameArg *policy, const LimitRule
 
 /* One more entry uses it. false: the slot serves another rule now. */
 extern bool shared_rule_pin(SharedRuleRef ref);
+/* One more entry uses a slot that is pinned already. */
+extern void shared_rule_pin_more(uint16 slot);
 extern void shared_rule_unpin(uint16 slot);
 /* Of a slot that an entry uses, which the partition's lock keeps. */
 extern const LimitRule *shared_rule_of(uint16 slot);

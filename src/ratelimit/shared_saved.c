@@ -3,6 +3,7 @@
  */
 #include "postgres.h"
 
+#include "ratelimit/shared_log.h"
 #include "ratelimit/shared_saved.h"
 
 /* Does state.b tell a moment? */
@@ -41,8 +42,18 @@ shared_save(const ShmapKey *key, const SharedEntry *entry, int64 now, int64 step
 	saved->rule = *shared_rule_of(entry->rule);
 	saved->state = state = entry->u.limit.state;
 	saved->blocked_until = entry->u.limit.blocked_until;
-	limit_refill(&saved->rule, &state, now);
-	saved->full_in_us = Max(limit_judge(&saved->rule, &state, 0).reset_us, saved->blocked_until - now);
+	if (saved->rule.algorithm == LIMIT_SLIDING_LOG)
+	{
+		/* without its times: all count from the newest */
+		saved->state.b = 1;
+		saved->full_in_us = shared_log_full_in(&saved->rule, &state, now);
+	}
+	else
+	{
+		limit_refill(&saved->rule, &state, now);
+		saved->full_in_us = limit_judge(&saved->rule, &state, 0).reset_us;
+	}
+	saved->full_in_us = Max(saved->full_in_us, saved->blocked_until - now);
 	shift(saved, step);
 	return saved->full_in_us > 0;
 }

@@ -12,6 +12,7 @@
 #include "core/shmem.h"
 #include "ratelimit/shared.h"
 #include "ratelimit/shared_hot.h"
+#include "ratelimit/shared_log.h"
 #include "ratelimit/shared_rule.h"
 
 #define HOT_KEYS_SHOWN 100
@@ -70,15 +71,24 @@ visit_copy(const Copy *copy, const SharedHotKey *hot, RateVisit visit, void *arg
 	int64		step = shared_step();
 	LimitState	state = copy->entry.u.limit.state;
 	int64		blocked_until = copy->entry.u.limit.blocked_until;
-	LimitVerdict verdict;
 	RateEntry	entry = {.shared = true, .rule = &copy->rule};
 
-	limit_refill(&copy->rule, &state, now);
-	verdict = limit_judge(&copy->rule, &state, 0);
+	if (copy->rule.algorithm == LIMIT_SLIDING_LOG)
+	{
+		entry.remaining = shared_log_remaining(&copy->rule, &state, now);
+		entry.reset_us = shared_log_full_in(&copy->rule, &state, now);
+	}
+	else
+	{
+		LimitVerdict verdict;
+
+		limit_refill(&copy->rule, &state, now);
+		verdict = limit_judge(&copy->rule, &state, 0);
+		entry.remaining = verdict.remaining;
+		entry.reset_us = verdict.reset_us;
+	}
 	entry.policy = CStringGetTextDatum(copy->policy);
 	entry.key = hot == NULL ? (Datum) 0 : CStringGetTextDatum(hot->name);
-	entry.remaining = verdict.remaining;
-	entry.reset_us = verdict.reset_us;
 	entry.blocked_until = blocked_until > now ? blocked_until + step : 0;
 	entry.used_at = copy->entry.u.limit.state.at_us + step;
 	visit(&entry, arg);

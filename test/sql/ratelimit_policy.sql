@@ -84,7 +84,6 @@ INSERT INTO distsys.rate_limit_policy (policy, quota, period, algorithm, calenda
 INSERT INTO distsys.rate_limit_policy (policy, quota, period, algorithm) VALUES ('x', 1, '1 month', 'calendar');
 INSERT INTO distsys.rate_limit_policy (policy, quota, period, calendar_unit) VALUES ('x', 1, '1 day', 'day');
 INSERT INTO distsys.rate_limit_policy (policy, quota, period, anchor) VALUES ('x', 1, '1 day', 'first_hit');
-INSERT INTO distsys.rate_limit_policy (policy, quota, period, algorithm, storage) VALUES ('x', 1, '1 day', 'sliding_window_log', 'shared');
 INSERT INTO distsys.rate_limit_policy (policy, quota, period, on_abort) VALUES ('x', 1, '1 day', 'keep');
 INSERT INTO distsys.rate_limit_policy (policy, quota, period, time_zone) VALUES ('x', 1, '1 day', 'Mars/Olympus');
 
@@ -127,7 +126,7 @@ SELECT call, pg_temp.fails($$distsys.rate_limit_create('x', 1, '1 s', $$ || call
     ($$block_for => '0'$$), ($$block_for => '1 month'$$), ($$block_for => '10 min'$$),
     ($$quota_unit => ''$$), ($$quota_unit => NULL$$), ($$quota_unit => 'St' || chr(252) || 'ck'$$), ($$quota_unit => repeat('u', 64)$$),
     ($$if_not_exists => NULL$$),
-    ($$algorithm => 'sliding_window_log', storage => 'shared'$$), ($$on_abort => 'keep', mode => 'off'$$),
+    ($$on_abort => 'keep', mode => 'off'$$),
     ($$algorithm => 'fixed_window', anchor => 'first_hit'$$), ($$algorithm => 'sliding_window', anchor => 'first_hit'$$),
     ($$algorithm => 'fixed_window', burst => 1$$), ($$algorithm => 'fixed_window', burst => 2$$), ($$algorithm => 'leaky_bucket', burst => 2$$),
     ($$algorithm => 'calendar', calendar_unit => 'minute'$$)) v(call);

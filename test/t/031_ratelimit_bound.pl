@@ -138,7 +138,6 @@ for my $storage ('durable', 'shared')
 	for my $row (@algorithms)
 	{
 		my ($algorithm, $more, $check) = @$row;
-		next if $storage eq 'shared' && $algorithm eq 'sliding_window_log';
 		my $run = $storage . '_' . $algorithm . ($more ? '_first_hit' : '');
 		my $period = $algorithm eq 'calendar' ? '1 min' : '1 s';
 		$check = sprintf($check, $run);
