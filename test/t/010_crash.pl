@@ -9,7 +9,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $rounds = 20;
+my $rounds = 50;
 my $node   = PostgreSQL::Test::Cluster->new('crash');
 $node->init;
 # the server's own periodic flush must not help

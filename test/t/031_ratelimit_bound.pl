@@ -8,9 +8,11 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+# DISTSYS_TEST_LONG=1: 64 clients for a minute where it matters most
+my ($many, $long) = $ENV{DISTSYS_TEST_LONG} ? (64, 60) : (16, 3);
 my $node = PostgreSQL::Test::Cluster->new('bound');
 $node->init;
-$node->append_conf('postgresql.conf', "max_connections = 40\nlog_statement = none\nshared_preload_libraries = 'distsys'\ndistsys.rate_limit_wait = '5s'\n");
+$node->append_conf('postgresql.conf', "max_connections = 100\nlog_statement = none\nshared_preload_libraries = 'distsys'\ndistsys.rate_limit_wait = '5s'\n");
 my $load_for = $ENV{RATE_LIMIT_SECONDS} ? "-T $ENV{RATE_LIMIT_SECONDS}" : '-t 30';
 $node->start;
 sub sql { return $node->safe_psql('postgres', $_[0]) }
@@ -86,7 +88,7 @@ sub load
 	append_to_file($file, $script) unless -e $file;
 	my ($out, $err) = ('', '');
 	my $run = IPC::Run::start([ 'pgbench', '-n', '-M', 'prepared', '-c', $clients, '-j', 2, ($seconds =~ /-/ ? split(/ /, $seconds) : ('-T', $seconds)), '-f', $file, $node->connstr('postgres') ],
-		'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(60));
+		'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(120));
 	return { run => $run, out => \$out, err => \$err };
 }
 sub finish { my ($l) = @_; eval { $l->{run}->finish }; return ${ $l->{err} } }
@@ -98,9 +100,9 @@ INSERT INTO admits (run, key, at, cost) SELECT 'hot', key, decided_at, :cost FRO
 };
 
 # --- one key and many, across a crash
-my $l = load('hot', 16, 3, $hot);
+my $l = load('hot', $many, $long, $hot);
 finish($l);
-$l = load('hot', 16, 20, $hot);
+$l = load('hot', $many, 20, $hot);
 sleep 1;
 $node->stop('immediate');
 finish($l);

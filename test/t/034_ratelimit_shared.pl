@@ -9,7 +9,7 @@ use Test::More;
 
 my $node = PostgreSQL::Test::Cluster->new('shared');
 $node->init(allows_streaming => 1);
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'distsys'\nmax_connections = 40\nlog_statement = none\n"
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'distsys'\nmax_connections = 100\nlog_statement = none\n"
 	  . "distsys.rate_limit_shared_keys = 2000\nautovacuum = off\n"
 	  . "distsys.worker_enabled = off\nrestart_after_crash = on\n");
 $node->start;
@@ -42,7 +42,8 @@ sql(q{
 		FROM unnest('{open,closed}'::text[]) e;
 });
 
-# Runs pgbench in the background; returns a handle to finish.
+# Runs pgbench in the background; returns a handle to finish. DISTSYS_TEST_LONG=1: 64 clients for a minute, and ten minutes in random order.
+my ($many, $long, $very_long) = $ENV{DISTSYS_TEST_LONG} ? (64, 60, 600) : (16, 2, 4);
 sub load
 {
 	my ($name, $clients, $seconds, $script) = @_;
@@ -50,7 +51,7 @@ sub load
 	append_to_file($file, $script) unless -e $file;
 	my ($out, $err) = ('', '');
 	my $run = IPC::Run::start([ 'pgbench', '-n', '-M', 'prepared', '-c', $clients, '-j', 2, '-T', $seconds, '-f', $file, $node->connstr('postgres') ],
-		'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(60));
+		'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout($seconds + 60));
 	return { run => $run, out => \$out, err => \$err };
 }
 sub finish { my ($l) = @_; eval { $l->{run}->finish }; return ${ $l->{err} } }
@@ -77,8 +78,8 @@ my $hot = q{
 \set n random(1, 20)
 INSERT INTO admits (run, key, at, cost) SELECT 'hot', key, decided_at, :cost FROM distsys.rate_limit_take('hot', CASE WHEN :n > 10 THEN 'hot' ELSE 'k' || :n END, :cost) WHERE allowed;
 };
-finish(load('hot', 16, 2, $hot));
-my $l = load('hot', 16, 20, $hot);
+finish(load('hot', $many, $long, $hot));
+my $l = load('hot', $many, 20, $hot);
 sleep 1;
 $node->stop('immediate');
 finish($l);
@@ -181,7 +182,7 @@ sql("SELECT distsys.rate_limit_take('slow_' || s, 'k') FROM unnest('{durable,sha
 my $state = "SELECT (SELECT b FROM distsys.rate_limit_bucket b WHERE policy = 'slow_durable'), (SELECT remaining FROM distsys.rate_limit_peek('slow_shared', 'k'))";
 my $before = sql($state);
 sql("SELECT distsys.rate_limit_take('empty_' || s, 'k') FROM unnest('{durable,shared}'::text[]) s");
-unlike(finish(load('several', 16, 4, q{
+unlike(finish(load('several', 16, $very_long, q{
 SELECT allowed FROM distsys.rate_limit_http((SELECT array_agg(p ORDER BY random()) FROM unnest('{a,b,c,d}'::text[]) p), '{k,k,k,k}');
 SELECT allowed FROM distsys.rate_limit_http((SELECT array_agg(p ORDER BY random()) FROM unnest('{a,c,slow_durable,slow_shared,empty_durable}'::text[]) p), '{k,k,k,k,k}');
 SELECT allowed FROM distsys.rate_limit_http((SELECT array_agg(p ORDER BY random()) FROM unnest('{a,c,slow_durable,slow_shared,empty_shared}'::text[]) p), '{k,k,k,k,k}');
