@@ -16,10 +16,8 @@
  */
 #include "postgres.h"
 
-#include "access/xlog.h"
 #include "compat.h"
 
-#include "core/clock.h"
 #include "core/shmem.h"
 #include "core/stats.h"
 #include "core/wait.h"
@@ -200,7 +198,7 @@ static void
 run_any(RateTake *takes, int n, bool apply)
 {
 	SharedItem	one;
-	SharedCall		call = {.items = n == 1 ? &one : palloc(n * sizeof(SharedItem)), .apply = apply};
+	SharedCall	call = {.items = n == 1 ? &one : palloc(n * sizeof(SharedItem)), .apply = apply};
 
 	run(takes, n, &call);
 	if (call.out_of_range)
@@ -275,7 +273,7 @@ bool
 shared_reset(RateTake *take)
 {
 	SharedItem	item;
-	SharedCall		call = {0};
+	SharedCall	call = {0};
 	bool		empty_start = take->config.on_restart == RATE_RESTART_EMPTY;
 	SharedEntry *entry = lock_entry(take, empty_start, &call, &item);
 	bool		used = entry != NULL && !take_is_full(take, call.now);
@@ -294,7 +292,7 @@ bool
 shared_block(RateTake *take, int64 duration_us)
 {
 	SharedItem	item;
-	SharedCall		call = {0};
+	SharedCall	call = {0};
 	SharedEntry *entry = lock_entry(take, duration_us > 0, &call, &item);
 	bool		blocked = entry != NULL && take->blocked_until > call.now;
 	bool		changed = entry != NULL && (duration_us > 0 || blocked);
