@@ -34,6 +34,7 @@ typedef struct Place
 	LOCKTAG		tag;			/* locktag_type 0 and all zero: nobody */
 	uint64		ticket;
 	int64		called_at;			/* 0: not called since it last looked */
+	int64		away_until;		/* waits for something else, and will look then or before */
 	int			priority;
 	bool		occupied;
 	bool		shared;
@@ -257,7 +258,7 @@ waitlist_join(const LOCKTAG *tag, const NameArg *name, const NameArg *owner, boo
 	place = my_place();
 	place->tag = *tag;
 	place->ticket = ++list->last_ticket;
-	place->called_at = 0;
+	place->called_at = place->away_until = 0;
 	place->priority = priority;
 	place->shared = shared;
 	place->occupied = true;
@@ -276,6 +277,20 @@ void
 waitlist_give_up(void)
 {
 	leave(true);
+}
+
+void
+waitlist_away(int64 us)
+{
+	int64		now = wait_clock();
+
+	if (!waitlist_available() || !my_place()->occupied)
+		return;
+	LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
+	my_place()->away_until = us > 0 ? now + us : 0;
+	/* back again it looks at once, so the call has been heard */
+	my_place()->called_at = 0;
+	LWLockRelease(&locks->lock);
 }
 
 bool
@@ -297,7 +312,7 @@ waitlist_must_wait(const LOCKTAG *tag, bool shared)
 		must = place != me && waits_for(place, tag) &&
 			(me == NULL || is_before(place, me)) &&
 			!(shared && place->shared) &&
-			(place->called_at == 0 || now - place->called_at < GRACE_US);
+			(place->called_at == 0 || now - place->called_at < GRACE_US || now < place->away_until);
 	}
 	if (must)
 		call_head(tag, now);

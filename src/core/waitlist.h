@@ -32,6 +32,8 @@ extern void waitlist_give_up(void);
  * in the queue ourselves: everybody in it is before us. Who was called and has not come for 100 ms no longer counts.
  */
 extern bool waitlist_must_wait(const LOCKTAG *tag, bool shared);
+/* Waits for something else for at most `us` from now, where no call reaches it: that is no reason to go before it. 0: it is back and looks. */
+extern void waitlist_away(int64 us);
 /* How many wait for tag now. */
 extern int	waitlist_length(const LOCKTAG *tag);
 /* Are we the first? Who is first looks when the thing expires, others are called. */

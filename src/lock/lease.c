@@ -270,7 +270,12 @@ lock_name(Attempt *attempt)
 		attempt->answer->lease = lease;
 		return refuse(attempt, LEASE_HELD, lease.left_us);
 	}
-	if (row != NULL && attempt->answer->reason == LEASE_PINNED)
+	if (attempt->answer->reason != LEASE_PINNED)
+		return false;
+	/* the pins may be those of live shared grants */
+	if (!attempt->request->shared && !shared_grants_allow(attempt))
+		return false;
+	if (row != NULL)
 		attempt->answer->lease = lease;
 	return false;
 }

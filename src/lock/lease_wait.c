@@ -122,7 +122,9 @@ wait_in_function(const LeaseKind *kind, const LeaseRequest *request, const Lease
 		return;
 	}
 	lease_name_tag(kind, &tag, &request->name);
+	waitlist_away(left_us);
 	(void) keylock_wait_for_holders(&tag, request->shared ? ShareLock : ExclusiveLock, left_us);
+	waitlist_away(0);
 }
 
 /* Counts what an acquire came to, and how long it took when it had to wait. */

@@ -99,6 +99,23 @@ is(result($writer), 'writer', 'the writer gets it');
 ask("SELECT distsys.lease_release('rw', token) FROM distsys.lease_get('rw')");
 is(join(',', sort map { result($_) } @readers), 'reader1,reader2,reader3', 'the readers go together');
 
+# --- a writer that waits for the transactions of dead readers is not passed by new ones, however long that takes
+my $late = "SET distsys.clock_offset = '1 h'; ";
+my $r2 = token('pinned', 'reader', 'shared');
+my $pin = $node->background_psql('postgres');
+$pin->query_safe("BEGIN; SELECT distsys.lease_assert('pinned', $r2)");
+is(ask("SELECT reason, owner FROM distsys.lease_acquire('pinned', 'me', '1 s')"), 'held|reader', 'a live shared grant is held, pinned or not');
+is(ask("$late SELECT reason FROM distsys.lease_acquire('pinned', 'me', '1 s')"), 'pinned', 'a dead one is pinned');
+$writer = start($late . sprintf($take, 'pinned', 'writer', 'exclusive'));
+$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'virtualxid' AND NOT granted");
+for my $when ('at once', 'later')
+{
+	is(ask("$late SELECT reason FROM distsys.lease_acquire('pinned', 'me', '1 s', mode => 'shared')"), 'held', "a reader does not pass the writer $when");
+	ask('SELECT pg_sleep(0.15)');
+}
+$pin->query_safe('COMMIT');
+is(result($writer), 'writer', 'the writer gets it');
+
 # --- elections: the highest priority first, the successor before all
 my $term = ask("SELECT term FROM distsys.leader_campaign('e', 'old', '5 min')");
 my $campaign = "SELECT candidate FROM distsys.leader_campaign('e', '%s', '5 min', '10 s', priority => %d) WHERE elected";
@@ -155,5 +172,6 @@ is(ask("SELECT count(*) > 0 FROM distsys.stats WHERE domain = 'lease' AND metric
 is(ask("SELECT count(*) FROM distsys.locks"), '0', 'nothing is locked at the end');
 
 $grant->quit;
+$pin->quit;
 $node->stop;
 done_testing();
