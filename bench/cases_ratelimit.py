@@ -114,7 +114,7 @@ def beside_snapshot(bench):
         with holder.cursor() as cursor:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
             cursor.execute("SELECT count(*) FROM bare_hot")
-            rates = bench.postgres.load(load, CLIENTS, hold, ASYNC, progress=max(1, hold // 12))
+            rates = bench.postgres.load_for_long(load, CLIENTS, hold, ASYNC, max(1, hold // 12))
         holder.close()
         late = statistics.mean(rates[-2:])
         yield Fact("ratelimit", f"{load.name}, beside a snapshot held for {hold} s, async",

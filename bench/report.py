@@ -93,7 +93,8 @@ numbers are for orientation: clients and servers share the cores.
 - **Servers**: private throw-away ones on Unix sockets. PostgreSQL with `shared_preload_libraries = 'distsys'`,
   `shared_buffers = 512MB` and room for the WAL of the whole run, otherwise the defaults. Redis without persistence, and with `appendonly yes, appendfsync always`.
 - **Load**: `pgbench -M prepared` with two threads, and `redis-benchmark --threads 2`: both C programs of about the same cost
-  a request. Scripts for Redis are sent as `EVALSHA`. redis-benchmark sends one kind of command, so a pair (lock, unlock) is
+  a request. The first seconds of a round of pgbench, in which connections warm up, do not count: each fills its caches and maps the
+  shared memory for itself, a few milliseconds of work. Scripts for Redis are sent as `EVALSHA`. redis-benchmark sends one kind of command, so a pair (lock, unlock) is
   two runs and its rate the harmonic sum; every unlock finds a lock to delete.
 - **fsync** is `synchronous_commit = on`. **Asynchronous commit** is `synchronous_commit = off` with `distsys.durability = off`: with
   the default `on` a grant waits for its flush by design, and the comparison with an unflushed `UPDATE` would measure the disk.

@@ -67,44 +67,77 @@ class Postgres(Process):
     def has_extension(self, name):
         return os.path.exists(f"{self.share}/extension/{name}.control")
 
-    def load(self, load, clients, seconds, commit, progress=0, again=False):
+    def load(self, load, clients, seconds, commit, again=False):
+        """The load for so many seconds, after those in which the connections warm up, or for its number of transactions."""
         if load.before:
             self.sql(*load.before)
         for old in self.dir.glob("latency*"):
             old.unlink()
-        script = self.dir / "script.sql"
-        script.write_text(load.script)
-        command = [f"{self.bin}/pgbench", "-n", "-M", "prepared", "-h", str(self.dir), "-U", "bench", "-f", str(script),
-                   "-c", str(clients), "-j", str(min(2, clients)), *(["-r"] if load.parts else []),
-                   *(["-t", str(load.transactions)] if load.transactions else ["-T", str(seconds)]),
-                   *(["-P", str(progress)] if progress else self.log_options(load, clients, seconds)), "postgres"]
-        out, err = load_command(command, 120 if load.transactions else seconds + 60, PGOPTIONS=OPTIONS[commit == ASYNC])
+        length = ["-t", str(load.transactions)] if load.transactions else ["-T", str(warm_up(clients) + seconds), "-P", "1"]
+        out, err = self.pgbench(load, clients, commit, *length, *(["-r"] if load.parts else []), *self.log_options(load, clients, seconds))
         failed = re.search(r"number of failed transactions: (\d+)", out)
         if failed and failed[1] != "0":
             raise Failed(f"{failed[1]} failed transactions in {load.name}")
-        if progress:
-            return [float(tps) for tps in re.findall(r"progress: [\d.]+ s, ([\d.]+) tps", err)]
-        tps = re.search(r"tps = ([\d.]+)", out)
-        if tps is None:                 # on a very busy machine the clients may take the whole round to connect
+        rate = float(re.search(r"tps = ([\d.]+)", out)[1]) if load.transactions else last_rate(progress(err), seconds)
+        if rate == 0:                   # on a very busy machine the clients may take the whole round to connect
             if again:
                 raise Failed(f"{load.name}: not one transaction ended in time")
             return self.load(load, clients, 5 * seconds, commit, again=True)
-        rate = float(tps[1])
         self.rates[load.name, clients] = rate
-        return Sample(rate * load.per, *self.latencies(), statement_latencies(out, load.parts))
+        return Sample(rate * load.per, *self.latencies(seconds), statement_latencies(out, load.parts))
+
+    def load_for_long(self, load, clients, seconds, commit, every):
+        """The rates of the parts of a long run."""
+        _, err = self.pgbench(load, clients, commit, "-T", str(seconds), "-P", str(every))
+        return [rate for _, rate in progress(err)]
+
+    def pgbench(self, load, clients, commit, *options):
+        script = self.dir / "script.sql"
+        script.write_text(load.script)
+        command = [f"{self.bin}/pgbench", "-n", "-M", "prepared", "-h", str(self.dir), "-U", "bench", "-f", str(script),
+                   "-c", str(clients), "-j", str(min(2, clients)), *options, "postgres"]
+        return load_command(command, 180, PGOPTIONS=OPTIONS[commit == ASYNC])
 
     def log_options(self, load, clients, seconds):
         expected = load.transactions * clients or self.rates.get((load.name, clients), 10_000) * seconds
         share = min(1, LOGGED / expected)
         return ["-l", "--log-prefix", str(self.dir / "latency"), *(["--sampling-rate", f"{share:.4f}"] if share < 1 else [])]
 
-    def latencies(self):
+    def latencies(self, seconds):
+        """p50, p99 and p99.9 of what ended in the last seconds."""
         taken = []
         for path in self.dir.glob("latency*"):
             with open(path, encoding="ascii") as lines:
-                taken += [int(line.split(" ", 3)[2]) / 1000 for line in lines if line.count(" ") >= 5]
-        taken.sort()
-        return [percentile(taken, share) for share in (0.5, 0.99, 0.999)]
+                taken += [logged(line) for line in lines if line.count(" ") >= 5]
+        last = max((ended for ended, _ in taken), default=0)
+        recent = sorted(latency for ended, latency in taken if ended > last - seconds)
+        return [percentile(recent, share) for share in (0.5, 0.99, 0.999)]
+
+
+def warm_up(clients):
+    """Seconds in which connections are made, caches filled and memory mapped; the more clients, the longer."""
+    return 1 + clients // 32
+
+
+def progress(err):
+    """(end in seconds, transactions a second) of the parts of a run, from pgbench -P."""
+    return [(float(end), float(rate)) for end, rate in re.findall(r"progress: ([\d.]+) s, ([\d.]+) tps", err)]
+
+
+def last_rate(parts, seconds):
+    """The mean rate of the last seconds; the parts are not all of one length on a busy machine."""
+    begin, total, length = 0, 0, 0
+    for end, rate in parts:
+        if end > parts[-1][0] - seconds + 0.5:
+            total, length = total + rate * (end - begin), length + end - begin
+        begin = end
+    return total / length if length else 0
+
+
+def logged(line):
+    """(end in seconds, latency in milliseconds) of a line of pgbench's log."""
+    _, _, latency, _, second, microsecond = line.split()[:6]
+    return int(second) + int(microsecond) / 1_000_000, int(latency) / 1000
 
 
 OPTIONS = {
