@@ -23,6 +23,7 @@
 #include "ratelimit/shared.h"
 #include "store/catalog.h"
 #include "store/sequencer.h"
+#include "store/token.h"
 #include "worker/launcher.h"
 
 DISTSYS_MODULE_MAGIC;
@@ -44,6 +45,7 @@ _PG_init(void)
 	keylock_init();
 	sequencer_init();
 	catalog_init();
+	token_init();
 	advisory_session_init();
 	lease_init();
 	leader_init();

@@ -96,6 +96,17 @@ check_not_inherited(const NameArg *name, const LOCKTAG *tag)
 	forget_session_lock(tag);	/* DISCARD ALL or pg_advisory_unlock_all() freed it */
 }
 
+/* The lock outlives a rollback, a new epoch does not: the token after it would be lower. */
+static void
+check_epoch(void)
+{
+	if (token_epoch_uncommitted())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("token epoch was raised by this transaction"),
+				 errhint("Take a session lock after its commit.")));
+}
+
 /* Takes the lock and draws its token; true and *token, or false when the wait has elapsed. */
 static bool
 session_lock(const NameArg *name, int64 wait_us, int64 *token)
@@ -106,6 +117,7 @@ session_lock(const NameArg *name, int64 wait_us, int64 *token)
 	PreventCommandIfReadOnly("session_lock()");
 	PreventCommandIfParallelMode("session_lock()");
 	keylock_tag(&tag, KEYLOCK_SESSION, name->data, name->len);
+	check_epoch();
 	check_not_inherited(name, &tag);
 	reserve_session_lock();
 	held_name_note(&tag, name);
@@ -164,11 +176,21 @@ distsys_session_unlock(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(true);
 }
 
-/* The transaction was aborted while the statement that took them was running. */
+/*
+ * By an error, or by ROLLBACK? A procedure that rolls back goes on, and one message may hold the lock and the ROLLBACK.
+ * Where the server cleans up after an error there is no error context any more; a procedure's language has one.
+ */
+static bool
+aborted_by_error(void)
+{
+	return error_context_stack == NULL && TransactionBlockStatusCode() != 'E';
+}
+
+/* The (sub)transaction was aborted because the statement that took them has failed. */
 static void
 give_back_locks_of_failed_statement(bool committed)
 {
-	if (committed)
+	if (committed || !aborted_by_error())
 		return;
 	for (int i = nsession_locks - 1; i >= 0; i--)
 	{
@@ -180,10 +202,16 @@ give_back_locks_of_failed_statement(bool committed)
 	}
 }
 
+static void
+give_back_in_savepoint(bool committed, int nest_level)
+{
+	give_back_locks_of_failed_statement(committed);
+}
+
 void
 advisory_session_init(void)
 {
-	static const XactActions actions = {.end = give_back_locks_of_failed_statement};
+	static const XactActions actions = {.end = give_back_locks_of_failed_statement, .sub_end = give_back_in_savepoint};
 
 	xact_register(&actions);
 }

@@ -28,6 +28,7 @@
 #include "core/counter.h"
 #include "core/guc.h"
 #include "core/keylock.h"
+#include "core/xact.h"
 #include "store/config.h"
 #include "store/row.h"
 #include "store/sequencer.h"
@@ -413,6 +414,40 @@ token_epoch(void)
 	return (int32) current_epoch();
 }
 
+/* Has this transaction raised the epoch? Until it commits a rollback takes the epoch back, and not what was given out in it. */
+static bool raised = false;
+static XactMarks raised_marks;
+
+static void
+raised_end(bool committed)
+{
+	raised = false;
+	xact_marks_clear(&raised_marks);
+}
+
+static void
+raised_sub_end(bool committed, int nest_level)
+{
+	int64		before;
+
+	if (xact_marks_sub_end(&raised_marks, committed, nest_level, &before))
+		raised = before != 0;
+}
+
+bool
+token_epoch_uncommitted(void)
+{
+	return raised;
+}
+
+void
+token_init(void)
+{
+	static const XactActions actions = {.end = raised_end, .sub_end = raised_sub_end};
+
+	xact_register(&actions);
+}
+
 /* Raises the base by `by` epochs, for good. */
 static void
 raise_epoch(int64 by, const char *command)
@@ -433,8 +468,10 @@ raise_epoch(int64 by, const char *command)
 		ereport(ERROR,
 				(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
 				 errmsg("token epoch would pass its limit of %d", (int) (TOKEN_LIMIT >> TOKEN_COUNTER_BITS) - 1)));
+	xact_mark(&raised_marks, raised);
 	write_state(rel, row, &next);
 	row_close(rel);
+	raised = true;
 }
 
 int32

@@ -45,5 +45,8 @@ extern void token_register_ttl(CatalogTable table, int attnum);
 extern int32 token_epoch_bump(void);
 /* Returns a token that every later one is above, and that is at least min_token. */
 extern int64 token_advance(int64 min_token);
+/* Has this transaction raised the epoch? A token of it that outlives a rollback would be higher than later ones. */
+extern bool token_epoch_uncommitted(void);
+extern void token_init(void);
 
 #endif							/* DISTSYS_TOKEN_H */

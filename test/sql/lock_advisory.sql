@@ -109,7 +109,53 @@ SELECT distsys.session_lock('failed') / 0;
 BEGIN;
 SELECT distsys.session_lock('failed') / 0;
 ROLLBACK;
+BEGIN;
+SAVEPOINT s;
+SELECT distsys.session_lock('failed') / 0;
+ROLLBACK TO s;
 SELECT count(*) FROM distsys.locks WHERE pid = pg_backend_pid();
+COMMIT;
+-- one that rolls back by itself goes on with it: in a procedure, in an exception block, in one message
+CREATE PROCEDURE pg_temp.rolls_back() LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM distsys.session_lock('kept 1');
+    ROLLBACK;
+    BEGIN
+        PERFORM distsys.session_lock('kept 2');
+        PERFORM 1 / 0;
+    EXCEPTION WHEN division_by_zero THEN
+    END;
+    PERFORM distsys.session_lock('kept 3');
+    COMMIT;
+END $$;
+CALL pg_temp.rolls_back();
+BEGIN\; SELECT distsys.session_lock('kept 4') IS NOT NULL AS locked\; ROLLBACK;
+BEGIN\; SAVEPOINT s\; SELECT distsys.session_lock('kept 5') IS NOT NULL AS locked\; ROLLBACK TO s\; COMMIT;
+SELECT count(*) FROM distsys.locks WHERE pid = pg_backend_pid();
+SELECT pg_advisory_unlock_all();
+-- a procedure that fails later in the same statement holds nothing
+CREATE PROCEDURE pg_temp.fails() LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM distsys.session_lock('failed');
+    ROLLBACK;
+    PERFORM 1 / 0;
+END $$;
+CALL pg_temp.fails();
+SELECT count(*) FROM distsys.locks WHERE pid = pg_backend_pid();
+-- no lock with a token of an epoch that may be rolled back: later tokens would be lower
+BEGIN;
+SAVEPOINT s;
+SELECT distsys.token_epoch_bump() > 0 AS bumped;
+SAVEPOINT t;
+SELECT distsys.session_lock('epoch');
+ROLLBACK TO t;
+SELECT distsys.token_advance(1) > 0 AS advanced;
+RELEASE t;
+SELECT distsys.session_lock('epoch');
+ROLLBACK TO s;
+SELECT distsys.session_lock('epoch') IS NOT NULL AS locked;
+ROLLBACK;
+SELECT pg_advisory_unlock_all();
 
 -- the CALL form; a token of a rolled back transaction is never given again
 CALL distsys.session_lock_wait('c') \gset c_
