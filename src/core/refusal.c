@@ -1,7 +1,9 @@
 /*
- * refusal.c: the SQLSTATE of a refusal, see refusal.h.
+ * refusal.c: the SQLSTATE of a refusal, and names in it, see refusal.h.
  */
 #include "postgres.h"
+
+#include "compat.h"
 
 #include "core/guc.h"
 #include "core/refusal.h"
@@ -40,4 +42,12 @@ errcode_sd(int sqlstate)
 			http = statuses[i].http;
 	}
 	return errcode(http);
+}
+
+const char *
+refusal_role(Oid role)
+{
+	const char *name = GetUserNameFromId(role, true);
+
+	return name != NULL ? name : psprintf("%u", role);
 }

@@ -9,5 +9,7 @@
 
 /* Instead of errcode() for every code of class SD. */
 extern int	errcode_sd(int sqlstate);
+/* Whose it is, for a message: the role's name, its number when it has been dropped. */
+extern const char *refusal_role(Oid role);
 
 #endif							/* DISTSYS_REFUSAL_H */

@@ -39,7 +39,7 @@ check_role(const Record *record)
 	if (!has_privs_of_role(GetUserId(), record->role))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for an idempotency key of role \"%s\"", GetUserNameFromId(record->role, true)),
+				 errmsg("permission denied for an idempotency key of role \"%s\"", refusal_role(record->role)),
 				 errhint("Give short-lived logins a common role: ALTER ROLE login SET role = 'service'.")));
 }
 

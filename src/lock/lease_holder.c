@@ -62,7 +62,7 @@ lease_check_role(const LeaseKind *kind, const NameArg *name, Oid role)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for %s \"%s\"", kind->noun, name_cstring(*name)),
-				 errdetail("It is held by role \"%s\".", GetUserNameFromId(role, true)),
+				 errdetail("It is held by role \"%s\".", refusal_role(role)),
 				 errhint("Give short-lived logins a common role: ALTER ROLE login SET role = 'service'.")));
 }
 

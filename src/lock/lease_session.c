@@ -91,7 +91,7 @@ check_session(Relation rel, HeapTuple row, const ClockReading *now, Session *ses
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for lease session"),
-				 errdetail("It was opened by role \"%s\".", GetUserNameFromId(session->role, true))));
+				 errdetail("It was opened by role \"%s\".", refusal_role(session->role))));
 }
 
 void

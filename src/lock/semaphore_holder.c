@@ -54,7 +54,7 @@ check_role(const NameArg *name, Oid role)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for permit of semaphore \"%s\"", name_cstring(*name)),
-				 errdetail("It is held by role \"%s\".", GetUserNameFromId(role, true)),
+				 errdetail("It is held by role \"%s\".", refusal_role(role)),
 				 errhint("Give short-lived logins a common role: ALTER ROLE login SET role = 'service'.")));
 }
 

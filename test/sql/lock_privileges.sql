@@ -90,6 +90,31 @@ RESET ROLE;
 SELECT distsys.leader_resign('lock_privileges', :e), distsys.lease_session_close(:'session');
 SELECT distsys.lease_break('of a session');
 
+-- what a stranger is told of a holder whose role was dropped
+CREATE ROLE regress_lock_gone;
+SELECT distsys.access_grant('regress_lock_gone', 'app') > 0;
+SET ROLE regress_lock_gone;
+SELECT token AS g FROM distsys.lease_acquire('of nobody', 'gone', '10 min') \gset
+RESET ROLE;
+SELECT distsys.access_revoke('regress_lock_gone', 'app') > 0;
+DROP ROLE regress_lock_gone;
+SET ROLE regress_lock_stranger;
+SELECT distsys.lease_assert('of nobody', :g);
+SELECT set_config('lock_privileges.g', :'g', false) = :'g';
+\set VERBOSITY terse
+DO $$
+DECLARE
+    detail text;
+BEGIN
+    PERFORM distsys.lease_renew('of nobody', current_setting('lock_privileges.g')::bigint);
+EXCEPTION WHEN insufficient_privilege THEN
+    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+    RAISE NOTICE '%', regexp_replace(detail, '\d+', 'NUMBER');
+END $$;
+\set VERBOSITY sqlstate
+RESET ROLE;
+SELECT distsys.lease_release('of nobody', :g);
+
 -- a holder's role that is dropped: its rows stay readable, the lease can be taken over when it has expired
 SET ROLE regress_lock_service;
 SELECT distsys.lease_release('shared work', :t);
