@@ -19,6 +19,7 @@
 #include "lock/leader.h"
 #include "lock/lease_arg.h"
 #include "lock/lease_holder.h"
+#include "store/table_view.h"
 #include "store/token.h"
 
 /* A campaign of priority below 0 is never elected: its word for that. */
@@ -286,41 +287,33 @@ distsys_leader_current(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+static void
+view_columns(Relation rel, HeapTuple row, Datum *values, bool *nulls)
+{
+	ClockReading now = clock_read();
+	Lease		lease;
+
+	lease_from_row(rel, row, &now, &lease);
+	values[0] = lease.name;
+	values[1] = lease.owner;
+	values[2] = ObjectIdGetDatum(lease.role);
+	values[3] = BoolGetDatum(lease.live);
+	values[4] = Int64GetDatum(lease.token);
+	nulls[4] = !has_privs_of_role(GetUserId(), lease.role);
+	values[5] = lease.data;
+	nulls[5] = lease.data == (Datum) 0;
+	values[6] = TimestampTzGetDatum(lease.acquired_at);
+	values[7] = TimestampTzGetDatum(lease.expires_at);
+	values[8] = interval_datum(lease.left_us);
+	values[9] = BoolGetDatum(lease.step_down);
+	values[10] = row_get(rel, row, ATTR_STEP_DOWN, &nulls[10]);
+}
+
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__leaders);
 
 /* Rows (election, candidate, role, live, term, value, acquired_at, expires_at, ttl_remaining, step_down_requested, step_down_reason). */
 Datum
 distsys__leaders(PG_FUNCTION_ARGS)
 {
-	Relation	rel = row_open_read(TABLE_LEADER);
-	RowScan    *scan = row_scan_begin(rel, 0, NULL, NULL);
-	HeapTuple	row;
-
-	result_begin_set(fcinfo);
-	while ((row = row_scan_next(scan)) != NULL)
-	{
-		ClockReading now = clock_read();
-		Lease		lease;
-		Datum		values[11];
-		bool		nulls[11] = {false};
-
-		lease_from_row(rel, row, &now, &lease);
-		values[0] = lease.name;
-		values[1] = lease.owner;
-		values[2] = ObjectIdGetDatum(lease.role);
-		values[3] = BoolGetDatum(lease.live);
-		values[4] = Int64GetDatum(lease.token);
-		nulls[4] = !has_privs_of_role(GetUserId(), lease.role);
-		values[5] = lease.data;
-		nulls[5] = lease.data == (Datum) 0;
-		values[6] = TimestampTzGetDatum(lease.acquired_at);
-		values[7] = TimestampTzGetDatum(lease.expires_at);
-		values[8] = interval_datum(lease.left_us);
-		values[9] = BoolGetDatum(lease.step_down);
-		values[10] = row_get(rel, row, ATTR_STEP_DOWN, &nulls[10]);
-		result_put(fcinfo, values, nulls);
-	}
-	row_scan_end(scan);
-	row_close(rel);
-	return (Datum) 0;
+	return table_view(fcinfo, TABLE_LEADER, view_columns);
 }

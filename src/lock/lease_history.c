@@ -13,9 +13,8 @@
 
 #include "core/counter.h"
 #include "core/keylock.h"
-#include "core/result.h"
 #include "lock/lease_history.h"
-#include "store/row.h"
+#include "store/table_view.h"
 
 /* A day with a takeover every minute and a half; 200 kB. */
 #define HISTORY_PLACES 1000
@@ -88,38 +87,30 @@ lease_history_add(const LeaseKind *kind, const NameArg *name, const char *event,
 	row_close(rel);
 }
 
+static void
+view_columns(Relation rel, HeapTuple row, Datum *values, bool *nulls)
+{
+	Datum		in[NATTS];
+	bool		in_nulls[NATTS];
+
+	heap_deform_tuple(row, RelationGetDescr(rel), in, in_nulls);
+	values[0] = in[ATTR_NUMBER - 1];
+	values[1] = in[ATTR_AT - 1];
+	values[2] = in[ATTR_DOMAIN - 1];
+	values[3] = in[ATTR_NAME - 1];
+	values[4] = in[ATTR_EVENT - 1];
+	values[5] = in[ATTR_OWNER - 1];
+	values[6] = in[ATTR_TOKEN - 1];
+	nulls[6] = !has_privs_of_role(GetUserId(), DatumGetObjectId(in[ATTR_ROLE - 1]));
+	values[7] = in[ATTR_REASON - 1];
+	nulls[7] = in_nulls[ATTR_REASON - 1];
+}
+
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__lease_history);
 
 /* Rows (number, at, domain, name, event, owner, token, reason); the token for roles with the rights of the holder's. */
 Datum
 distsys__lease_history(PG_FUNCTION_ARGS)
 {
-	Relation	rel = row_open_read(TABLE_LEASE_EVENT);
-	RowScan    *scan = row_scan_begin(rel, 0, NULL, NULL);
-	HeapTuple	row;
-
-	result_begin_set(fcinfo);
-	while ((row = row_scan_next(scan)) != NULL)
-	{
-		Datum		in[NATTS];
-		bool		in_nulls[NATTS];
-		Datum		out[8];
-		bool		nulls[8] = {false};
-
-		heap_deform_tuple(row, RelationGetDescr(rel), in, in_nulls);
-		out[0] = in[ATTR_NUMBER - 1];
-		out[1] = in[ATTR_AT - 1];
-		out[2] = in[ATTR_DOMAIN - 1];
-		out[3] = in[ATTR_NAME - 1];
-		out[4] = in[ATTR_EVENT - 1];
-		out[5] = in[ATTR_OWNER - 1];
-		out[6] = in[ATTR_TOKEN - 1];
-		nulls[6] = !has_privs_of_role(GetUserId(), DatumGetObjectId(in[ATTR_ROLE - 1]));
-		out[7] = in[ATTR_REASON - 1];
-		nulls[7] = in_nulls[ATTR_REASON - 1];
-		result_put(fcinfo, out, nulls);
-	}
-	row_scan_end(scan);
-	row_close(rel);
-	return (Datum) 0;
+	return table_view(fcinfo, TABLE_LEASE_EVENT, view_columns);
 }

@@ -6,11 +6,30 @@
 #include "compat.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 
 #include "core/result.h"
 #include "core/waitlist.h"
 #include "lock/lease_row.h"
+#include "store/table_view.h"
+
+static void
+lease_columns(Relation rel, HeapTuple row, Datum *values, bool *nulls)
+{
+	ClockReading now = clock_read();
+	Lease		lease;
+
+	lease_from_row(rel, row, &now, &lease);
+	values[0] = lease.name;
+	values[1] = lease.owner;
+	values[2] = ObjectIdGetDatum(lease.role);
+	values[3] = CStringGetTextDatum(lease.shared ? "shared" : "exclusive");
+	values[4] = BoolGetDatum(lease.live);
+	values[5] = TimestampTzGetDatum(lease.acquired_at);
+	values[6] = TimestampTzGetDatum(lease.expires_at);
+	values[7] = interval_datum(lease.left_us);
+	values[8] = Int64GetDatum(lease.token);
+	nulls[8] = !has_privs_of_role(GetUserId(), lease.role);
+}
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__leases);
 
@@ -18,38 +37,7 @@ PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__leases);
 Datum
 distsys__leases(PG_FUNCTION_ARGS)
 {
-	Relation	rel = row_open_read(TABLE_LEASE);
-	RowScan    *scan = row_scan_begin(rel, 0, NULL, NULL);
-	MemoryContext per_row = AllocSetContextCreate(CurrentMemoryContext, "distsys leases", ALLOCSET_SMALL_SIZES);
-	HeapTuple	row;
-
-	result_begin_set(fcinfo);
-	while ((row = row_scan_next(scan)) != NULL)
-	{
-		MemoryContext caller = MemoryContextSwitchTo(per_row);
-		ClockReading now = clock_read();
-		Lease		lease;
-		Datum		values[9];
-		bool		nulls[9] = {false};
-
-		lease_from_row(rel, row, &now, &lease);
-		values[0] = lease.name;
-		values[1] = lease.owner;
-		values[2] = ObjectIdGetDatum(lease.role);
-		values[3] = CStringGetTextDatum(lease.shared ? "shared" : "exclusive");
-		values[4] = BoolGetDatum(lease.live);
-		values[5] = TimestampTzGetDatum(lease.acquired_at);
-		values[6] = TimestampTzGetDatum(lease.expires_at);
-		values[7] = interval_datum(lease.left_us);
-		values[8] = Int64GetDatum(lease.token);
-		nulls[8] = !has_privs_of_role(GetUserId(), lease.role);
-		result_put(fcinfo, values, nulls);
-		MemoryContextSwitchTo(caller);
-		MemoryContextReset(per_row);
-	}
-	row_scan_end(scan);
-	row_close(rel);
-	return (Datum) 0;
+	return table_view(fcinfo, TABLE_LEASE, lease_columns);
 }
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__waiters);

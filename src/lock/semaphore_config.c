@@ -9,9 +9,9 @@
 
 #include "compat.h"
 
-#include "core/result.h"
 #include "lock/semaphore.h"
 #include "store/config.h"
+#include "store/table_view.h"
 
 /* Columns of the table, and of the arguments of create: one less. */
 enum
@@ -118,29 +118,22 @@ distsys_semaphore_drop(PG_FUNCTION_ARGS)
 
 /* ---- the view semaphores ---- */
 
+static void
+view_columns(Relation rel, HeapTuple row, Datum *values, bool *nulls)
+{
+	NameArg		name = arg_name_datum(row_get(rel, row, ATTR_NAME, NULL), "name", NAME_LONG);
+
+	values[0] = name.datum;
+	values[1] = row_get(rel, row, ATTR_PERMITS, NULL);
+	values[2] = Int32GetDatum(semaphore_in_use(&name));
+	values[3] = Int32GetDatum(semaphore_waiting(&name));
+}
+
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__semaphores);
 
+/* Rows (name, permits, in_use, waiting). */
 Datum
 distsys__semaphores(PG_FUNCTION_ARGS)
 {
-	Relation	rel = row_open_read(TABLE_SEMAPHORE);
-	RowScan    *scan = row_scan_begin(rel, 0, NULL, NULL);
-	HeapTuple	row;
-
-	result_begin_set(fcinfo);
-	while ((row = row_scan_next(scan)) != NULL)
-	{
-		NameArg		name = arg_name_datum(row_get(rel, row, ATTR_NAME, NULL), "name", NAME_LONG);
-		Datum		values[4];
-		bool		nulls[4] = {false};
-
-		values[0] = name.datum;
-		values[1] = row_get(rel, row, ATTR_PERMITS, NULL);
-		values[2] = Int32GetDatum(semaphore_in_use(&name));
-		values[3] = Int32GetDatum(semaphore_waiting(&name));
-		result_put(fcinfo, values, nulls);
-	}
-	row_scan_end(scan);
-	row_close(rel);
-	return (Datum) 0;
+	return table_view(fcinfo, TABLE_SEMAPHORE, view_columns);
 }

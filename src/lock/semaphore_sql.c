@@ -9,12 +9,12 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 
 #include "core/guc.h"
 #include "core/result.h"
 #include "lock/lease_arg.h"
 #include "lock/semaphore_row.h"
+#include "store/table_view.h"
 
 static const char *const reasons[] = {
 	[SEMAPHORE_OK] = "ok",
@@ -145,42 +145,30 @@ distsys_semaphore_assert(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(true);
 }
 
+static void
+permit_columns(Relation rel, HeapTuple row, Datum *values, bool *nulls)
+{
+	ClockReading now = clock_read();
+	Permit		permit;
+
+	permit_from_row(rel, row, &now, &permit);
+	values[0] = permit.name;
+	values[1] = Int32GetDatum(permit.slot);
+	values[2] = permit.owner;
+	values[3] = ObjectIdGetDatum(permit.role);
+	values[4] = BoolGetDatum(permit.live);
+	values[5] = TimestampTzGetDatum(permit.acquired_at);
+	values[6] = TimestampTzGetDatum(permit.expires_at);
+	values[7] = interval_datum(permit.left_us);
+	values[8] = Int64GetDatum(permit.token);
+	nulls[8] = !has_privs_of_role(GetUserId(), permit.role);
+}
+
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys__semaphore_permits);
 
 /* Rows of the view semaphore_permits. */
 Datum
 distsys__semaphore_permits(PG_FUNCTION_ARGS)
 {
-	Relation	rel = row_open_read(TABLE_SEMAPHORE_PERMIT);
-	RowScan    *scan = row_scan_begin(rel, 0, NULL, NULL);
-	MemoryContext per_row = AllocSetContextCreate(CurrentMemoryContext, "distsys permits", ALLOCSET_SMALL_SIZES);
-	HeapTuple	row;
-
-	result_begin_set(fcinfo);
-	while ((row = row_scan_next(scan)) != NULL)
-	{
-		MemoryContext caller = MemoryContextSwitchTo(per_row);
-		ClockReading now = clock_read();
-		Permit		permit;
-		Datum		values[9];
-		bool		nulls[9] = {false};
-
-		permit_from_row(rel, row, &now, &permit);
-		values[0] = permit.name;
-		values[1] = Int32GetDatum(permit.slot);
-		values[2] = permit.owner;
-		values[3] = ObjectIdGetDatum(permit.role);
-		values[4] = BoolGetDatum(permit.live);
-		values[5] = TimestampTzGetDatum(permit.acquired_at);
-		values[6] = TimestampTzGetDatum(permit.expires_at);
-		values[7] = interval_datum(permit.left_us);
-		values[8] = Int64GetDatum(permit.token);
-		nulls[8] = !has_privs_of_role(GetUserId(), permit.role);
-		result_put(fcinfo, values, nulls);
-		MemoryContextSwitchTo(caller);
-		MemoryContextReset(per_row);
-	}
-	row_scan_end(scan);
-	row_close(rel);
-	return (Datum) 0;
+	return table_view(fcinfo, TABLE_SEMAPHORE_PERMIT, permit_columns);
 }
