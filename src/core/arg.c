@@ -130,35 +130,31 @@ arg_word(FunctionCallInfo fcinfo, int argno, const char *what, const char *const
 			 errhint("Known: %s.", list.data)));
 }
 
-int64
-arg_int64(FunctionCallInfo fcinfo, int argno, const char *what, int64 min, int64 max)
+static void
+check_range(const char *what, int64 value, int64 min, int64 max)
 {
-	int64		value;
-
-	arg_not_null(fcinfo, argno, what);
-	value = PG_GETARG_INT64(argno);
 	if (value < min || value > max)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s is out of range", what),
 				 errdetail("It is %lld, the range is %lld to %lld.",
 						   (long long) value, (long long) min, (long long) max)));
-	return value;
+}
+
+int64
+arg_int64(FunctionCallInfo fcinfo, int argno, const char *what, int64 min, int64 max)
+{
+	arg_not_null(fcinfo, argno, what);
+	check_range(what, PG_GETARG_INT64(argno), min, max);
+	return PG_GETARG_INT64(argno);
 }
 
 int32
 arg_int32(FunctionCallInfo fcinfo, int argno, const char *what, int32 min, int32 max)
 {
-	int32		value;
-
 	arg_not_null(fcinfo, argno, what);
-	value = PG_GETARG_INT32(argno);
-	if (value < min || value > max)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s is out of range", what),
-				 errdetail("It is %d, the range is %d to %d.", value, min, max)));
-	return value;
+	check_range(what, PG_GETARG_INT32(argno), min, max);
+	return PG_GETARG_INT32(argno);
 }
 
 bool
