@@ -295,11 +295,11 @@ SELECT pg_catalog.pg_extension_config_dump('distsys.fence', '');
 
 CREATE FUNCTION distsys.fence_pass(resource text, token bigint) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_fence_pass';
-COMMENT ON FUNCTION distsys.fence_pass(text, bigint) IS 'false when token is lower than the highest that this resource has seen; else records it and is true. The highest token shares the resource to the end of the transaction, a higher one waits for it: guarded writes commit in token order. resource: 1..255 bytes; token: 1 .. 2^53 - 1.';
+COMMENT ON FUNCTION distsys.fence_pass(text, bigint) IS 'false when token is lower than the highest that this resource has seen; else records it and is true. The highest token shares the resource to the end of the transaction, a higher one waits for it: guarded writes commit in token order. resource: 1..255 bytes; token: 1 .. 2^53 - 1. 40001 in REPEATABLE READ and SERIALIZABLE when the snapshot does not see what those with a lower token have written (without preload: when they had to be waited for, or the token was recorded since); see distsys.stale_snapshot.';
 
 CREATE FUNCTION distsys.fence_assert(resource text, token bigint) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_fence_assert';
-COMMENT ON FUNCTION distsys.fence_assert(text, bigint) IS 'fence_pass() as a precondition: true, or SD001 with the token and the highest seen in DETAIL.';
+COMMENT ON FUNCTION distsys.fence_assert(text, bigint) IS 'fence_pass() as a precondition: true, or SD001 with the token and the highest seen in DETAIL. 40001 as there.';
 
 CREATE FUNCTION distsys.fence_current(resource text) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_fence_current';

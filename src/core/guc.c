@@ -126,7 +126,7 @@ define_behaviour(void)
 							 &guc_advisory_keyspace, ADVISORY_KEYSPACE_PRIVATE, keyspace_options,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("distsys.stale_snapshot",
-							 "What xact_lock does when the transaction's snapshot does not see who held the name before.",
+							 "What xact_lock and fence_pass do when the transaction's snapshot does not see who held the name before.",
 							 NULL,
 							 &guc_stale_snapshot, STALE_SNAPSHOT_ERROR, stale_snapshot_options,
 							 PGC_USERSET, 0, NULL, NULL, NULL);

@@ -26,11 +26,7 @@
 static void
 report_stale_snapshot(const NameArg *name, const char *detail)
 {
-	ereport(guc_stale_snapshot == STALE_SNAPSHOT_ERROR ? ERROR : WARNING,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("snapshot is older than the lock \"%s\"", name_cstring(*name)),
-			 errdetail("%s", detail),
-			 errhint("Take the lock before BEGIN, or use READ COMMITTED; a retry alone may not help.")));
+	last_writer_report_stale("lock", name, detail, "Take the lock before BEGIN, or use READ COMMITTED; a retry alone may not help.");
 }
 
 /* Does the map of last writers know every holder of these locks? */
@@ -66,7 +62,7 @@ static bool
 take(const NameArg *name, const LOCKTAG *tag, LOCKMODE mode, int64 wait_us, bool *waited)
 {
 	if (mode == ExclusiveLock)
-		last_writer_reserve(tag);
+		last_writer_reserve(tag, mode);
 	held_name_note(tag, name);
 	*waited = !keylock_try(tag, mode);
 	return !*waited || keylock_wait(tag, mode, wait_us);

@@ -6,19 +6,29 @@
  * takes it alone (Exclusive): so guarded writes commit in the order of their
  * tokens. A lower one is refused and holds nothing.
  *
+ * In REPEATABLE READ and SERIALIZABLE the snapshot has to show what those before have written: all who passed with a
+ * lower token. Who records a token has waited for them, so for the others it is enough to see that record; he himself asks
+ * who they were (last_writer.h), and without shared memory whether there was a wait. Else 40001 (distsys.stale_snapshot).
+ *
  * Rollback takes back the record together with the guarded writes. A recorded
  * token survives a crash (xact_require_durable). Standby: reading only.
  */
 #include "postgres.h"
 
+#include "access/transam.h"
+#include "access/xact.h"
 #include "compat.h"
+#include "utils/snapmgr.h"
 
 #include "core/clock.h"
+#include "core/guc.h"
 #include "core/keylock.h"
 #include "core/refusal.h"
+#include "core/shmem.h"
 #include "core/stats.h"
 #include "core/xact.h"
 #include "lock/fence.h"
+#include "lock/last_writer.h"
 #include "store/row.h"
 #include "store/token.h"
 
@@ -36,16 +46,65 @@ token_of(Relation rel, HeapTuple row)
 	return row == NULL ? 0 : DatumGetInt64(row_get(rel, row, ATTR_TOKEN, NULL));
 }
 
+/* ---- snapshots that are older than the writes of lower tokens ---- */
+
+static void
+report_stale_snapshot(const NameArg *resource, const char *detail)
+{
+	last_writer_report_stale("fence", resource, detail, "Retry the transaction, or use READ COMMITTED.");
+}
+
+static bool
+snapshots_matter(void)
+{
+	return IsolationUsesXactSnapshot() && guc_stale_snapshot != STALE_SNAPSHOT_OFF;
+}
+
+/* row: the record of the token that passes, or of the highest before it; NULL: none. */
+static bool
+check_record_seen(const NameArg *resource, HeapTuple row)
+{
+	TransactionId recorded = row == NULL ? InvalidTransactionId : HeapTupleHeaderGetXmin(row->t_data);
+
+	if (!TransactionIdIsNormal(recorded) || TransactionIdIsCurrentTransactionId(recorded) ||
+		!XidInMVCCSnapshot(recorded, GetTransactionSnapshot()))
+		return true;
+	report_stale_snapshot(resource, "A token was recorded for it since the transaction's snapshot was taken.");
+	return false;
+}
+
+/* The resource is ours alone, and those with lower tokens have ended. */
+static void
+check_writes_seen(const LOCKTAG *tag, const NameArg *resource, HeapTuple row, bool waited)
+{
+	if (!snapshots_matter() || !check_record_seen(resource, row))
+		return;
+	if (last_writer_unseen(tag, GetTransactionSnapshot()))
+		report_stale_snapshot(resource, "A transaction with a lower token has written and committed since the transaction's snapshot was taken.");
+	else if (waited && !shmem_available())
+		report_stale_snapshot(resource, "It had to be waited for after the transaction's snapshot was taken.");
+}
+
+/* ---- passing ---- */
+
 /* token is the highest seen as far as we know: shares the resource. false: a higher one has come in between. */
 static bool
 share(Relation rel, const LOCKTAG *tag, const NameArg *resource, int64 token, int64 *highest)
 {
+	HeapTuple	row;
+
+	last_writer_reserve(tag, RowShareLock);
 	(void) keylock_wait(tag, RowShareLock, KEYLOCK_FOR_EVER);
-	*highest = token_of(rel, row_read_latest(rel, &resource->datum));
-	if (*highest <= token)
-		return true;
-	keylock_release(tag, RowShareLock);
-	return false;
+	row = row_read_latest(rel, &resource->datum);
+	*highest = token_of(rel, row);
+	if (*highest > token)
+	{
+		keylock_release(tag, RowShareLock);
+		return false;
+	}
+	if (snapshots_matter())
+		(void) check_record_seen(resource, row);
+	return true;
 }
 
 /* token is higher than any seen: waits for the guarded writes of lower ones, then records it. */
@@ -56,8 +115,12 @@ advance(Relation rel, const LOCKTAG *tag, const NameArg *resource, int64 token, 
 	Datum		values[NATTS];
 	bool		nulls[NATTS] = {false};
 	bool		replace[NATTS] = {false, true, true};
+	bool		waited;
 
-	(void) keylock_wait(tag, ExclusiveLock, KEYLOCK_FOR_EVER);
+	last_writer_reserve(tag, ExclusiveLock);
+	waited = !keylock_try(tag, ExclusiveLock);
+	if (waited)
+		(void) keylock_wait(tag, ExclusiveLock, KEYLOCK_FOR_EVER);
 	row = row_read_locked(rel, &resource->datum);
 	*highest = token_of(rel, row);
 	if (*highest > token)
@@ -65,6 +128,7 @@ advance(Relation rel, const LOCKTAG *tag, const NameArg *resource, int64 token, 
 		keylock_release(tag, ExclusiveLock);
 		return false;
 	}
+	check_writes_seen(tag, resource, row, waited);
 	if (*highest == token)
 		return true;
 

@@ -1,5 +1,5 @@
 /*
- * last_writer.c: which transaction last held a lock exclusively and wrote.
+ * last_writer.c: which transaction last held a lock and wrote.
  *
  * In REPEATABLE READ the snapshot may be older than the lock: between the two, somebody may have held
  * it, written and gone, also when nobody had to wait. So each transaction that ends with such a lock
@@ -12,6 +12,9 @@
  * stale when any transaction up to that xid was running in the snapshot and has ended since: never missed, and too
  * careful only beside a transaction that has outlived the entries of a set (about SETS * WAYS names locked and
  * written), or a snapshot that has. A retry with a new snapshot gets past it.
+ *
+ * Several may hold a fence at a time, those with the highest token. Their entry has the highest of their xids, and is judged
+ * as what was dropped: exactly but beside a transaction that is older than it and has ended since the snapshot.
  *
  * PREPARE TRANSACTION notes the xid before it gives the lock to the prepared transaction, whose end calls nobody: until
  * then it runs in every snapshot, and the lock cannot be had. A crash or restart empties the map. No snapshot outlives
@@ -31,6 +34,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "core/guc.h"
 #include "core/shmem.h"
 #include "core/xact.h"
 #include "lock/last_writer.h"
@@ -45,6 +49,7 @@ typedef struct Writer
 	LOCKTAG		tag;
 	uint64		xid;			/* full; 0: free */
 	uint64		noted;			/* when, as the set counts */
+	bool		several;		/* xid is the highest of those that may have held it at the same time */
 } Writer;
 
 typedef struct WriterSet
@@ -63,8 +68,14 @@ typedef struct WriterMap
 static WriterMap *map = NULL;
 static LWLockPadded *locks = NULL;
 
-/* Tags that this transaction has locked exclusively; which of them it still holds, the lock table knows. */
-static LOCKTAG *reserved = NULL;
+/* What this transaction has asked for; what of it it still holds, the lock table knows. */
+typedef struct Reserved
+{
+	LOCKTAG		tag;
+	LOCKMODE	mode;
+} Reserved;
+
+static Reserved *reserved = NULL;
 static int	nreserved = 0;
 static int	max_reserved = 0;
 
@@ -130,7 +141,7 @@ choose_place(WriterSet *set)
 
 /* Must not fail: runs in the commit. */
 static void
-note_writer(const LOCKTAG *tag, uint64 xid)
+note_writer(const LOCKTAG *tag, uint64 xid, bool several)
 {
 	uint32		number = set_number(tag);
 	WriterSet  *set = &map->sets[number];
@@ -142,9 +153,12 @@ note_writer(const LOCKTAG *tag, uint64 xid)
 	{
 		place = choose_place(set);
 		set->dropped = Max(set->dropped, place->xid);
+		place->xid = set->dropped;
 	}
 	place->tag = *tag;
-	place->xid = xid;
+	/* who had it alone has seen the ends of all before */
+	place->xid = several ? Max(place->xid, xid) : xid;
+	place->several = several;
 	place->noted = ++set->notes;
 	LWLockRelease(set_lock(number));
 }
@@ -159,7 +173,7 @@ compact_reserved(void)
 
 	for (int i = 0; i < nreserved; i++)
 	{
-		if (LockHeldByMe(&reserved[i], ExclusiveLock, false))
+		if (LockHeldByMe(&reserved[i].tag, reserved[i].mode, false))
 			reserved[kept++] = reserved[i];
 	}
 	nreserved = kept;
@@ -175,19 +189,19 @@ make_room(void)
 		return;
 	size = Max(16, max_reserved * 2);
 	if (reserved == NULL)
-		reserved = MemoryContextAlloc(TopMemoryContext, size * sizeof(LOCKTAG));
+		reserved = MemoryContextAlloc(TopMemoryContext, size * sizeof(Reserved));
 	else
-		reserved = repalloc(reserved, size * sizeof(LOCKTAG));
+		reserved = repalloc(reserved, size * sizeof(Reserved));
 	max_reserved = size;
 }
 
 /* A lock that is held need not be: pg_advisory_xact_lock may have taken it. */
 static bool
-is_reserved(const LOCKTAG *tag)
+is_reserved(const LOCKTAG *tag, LOCKMODE mode)
 {
 	for (int i = 0; i < nreserved; i++)
 	{
-		if (memcmp(&reserved[i], tag, sizeof(*tag)) == 0)
+		if (reserved[i].mode == mode && memcmp(&reserved[i].tag, tag, sizeof(*tag)) == 0)
 			return true;
 	}
 	return false;
@@ -205,16 +219,17 @@ begin_map(void)
 }
 
 void
-last_writer_reserve(const LOCKTAG *tag)
+last_writer_reserve(const LOCKTAG *tag, LOCKMODE mode)
 {
 	if (!shmem_available())
 		return;
 	begin_map();
-	if (LockHeldByMe(tag, ExclusiveLock, false) && is_reserved(tag))
+	if (LockHeldByMe(tag, mode, false) && is_reserved(tag, mode))
 		return;
 	if (nreserved == max_reserved)
 		make_room();
-	reserved[nreserved++] = *tag;
+	reserved[nreserved].tag = *tag;
+	reserved[nreserved++].mode = mode;
 }
 
 static void
@@ -222,8 +237,10 @@ note_all(FullTransactionId xid)
 {
 	for (int i = 0; i < nreserved; i++)
 	{
-		if (LockHeldByMe(&reserved[i], ExclusiveLock, false))
-			note_writer(&reserved[i], U64FromFullTransactionId(xid));
+		const LOCKTAG *tag = &reserved[i].tag;
+
+		if (LockHeldByMe(tag, reserved[i].mode, false))
+			note_writer(tag, U64FromFullTransactionId(xid), !LockHeldByMe(tag, ExclusiveLock, false));
 	}
 	nreserved = 0;
 }
@@ -304,6 +321,7 @@ last_writer_unseen(const LOCKTAG *tag, Snapshot snapshot)
 	Writer	   *writer;
 	uint64		xid;
 	uint64		dropped;
+	bool		several;
 
 	if (!shmem_available())
 		return false;
@@ -312,10 +330,21 @@ last_writer_unseen(const LOCKTAG *tag, Snapshot snapshot)
 	LWLockAcquire(set_lock(number), LW_SHARED);
 	writer = find_writer(set, tag);
 	xid = writer != NULL ? writer->xid : 0;
+	several = writer != NULL && writer->several;
 	dropped = set->dropped;
 	LWLockRelease(set_lock(number));
 
 	if (xid != 0)
-		return running_in(xid, snapshot);
+		return several ? ended_since(xid, snapshot) : running_in(xid, snapshot);
 	return ended_since(Max(dropped, pg_atomic_read_u64(&map->begun)), snapshot);
+}
+
+void
+last_writer_report_stale(const char *noun, const NameArg *name, const char *detail, const char *hint)
+{
+	ereport(guc_stale_snapshot == STALE_SNAPSHOT_ERROR ? ERROR : WARNING,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("snapshot is older than the %s \"%s\"", noun, name_cstring(*name)),
+			 errdetail("%s", detail),
+			 errhint("%s", hint)));
 }

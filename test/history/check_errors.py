@@ -12,7 +12,7 @@ NAME = "errors"
 
 CANCELLED, SERIALIZATION, NO_SERVER = "57014", "40001", "08P01"
 LOST = {"renew": "SD002", "transfer": "SD002", "assert": "SD002", "fence": "SD001"}
-WITH_SNAPSHOT = ("assert", "append", "commit")
+WITH_SNAPSHOT = ("assert", "fence", "append", "commit")
 
 
 def expected(o):

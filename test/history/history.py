@@ -109,7 +109,7 @@ class Run:
             self.pooler.start(server)
         functions = {name for name, in server.query("SELECT proname FROM pg_proc WHERE pronamespace = 'distsys'::regnamespace")}
         workloads = [WORKLOADS[w] for w in o.workload if WORKLOADS[w][0].NEEDS in functions]
-        self.world = World(o.seed, self.folder, o.work, o.clients, o.names, o.ttl, functions, workloads, self.mutant, self.pooler is not None)
+        self.world = World(o.seed, self.folder, o.work, o.clients, o.names, o.ttl, functions, workloads, self.mutant, self.pooler is not None, not o.no_preload)
         self.world.port[0] = server.port
         kinds = [k for k in self.kinds if k != "pooler" or self.pooler is not None]
         self.plan = faults.plan(self.world, kinds, o.seconds)

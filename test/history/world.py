@@ -15,11 +15,11 @@ WORKING, PARKED = 0, 1          # state of a client
 class World:
     """seed: of every decision. mutant: a Mutant or None. workloads: classes of workload.py with their weights."""
 
-    def __init__(self, seed, folder, server_folder, clients, names, ttl_ms, functions, workloads, mutant=None, pooler=False):
+    def __init__(self, seed, folder, server_folder, clients, names, ttl_ms, functions, workloads, mutant=None, pooler=False, preloaded=True):
         self.seed, self.folder, self.server_folder, self.clients, self.ttl_ms = seed, folder, server_folder, clients, ttl_ms
         self.stale_share = 0.2 if mutant is None else 0.4   # of the steps that use a token which may be dead
         self.numbers = range(names)                         # of leases, of semaphores, ...
-        self.functions, self.workloads, self.mutant, self.pooler = functions, workloads, mutant, pooler
+        self.functions, self.workloads, self.mutant, self.pooler, self.preloaded = functions, workloads, mutant, pooler, preloaded
         self.stop = multiprocessing.RawArray("b", 1)        # finish what you are at, then park
         self.leave = multiprocessing.RawArray("b", 1)       # disconnect
         self.port = multiprocessing.RawArray("i", 1)        # of the primary
