@@ -9,6 +9,8 @@
  * heartbeat never waits for it. A lease granted while its session is being closed ends by its ttl, and a job removes
  * its row here. That row is deleted under the lock of the grant; who finds it taken leaves the row to the one who has
  * it, so that a heartbeat of many waits for nobody's open transaction.
+ *
+ * A heartbeat keeps the locks of all leases to its commit: more than it could lock are not granted under one session.
  */
 #include "postgres.h"
 
@@ -109,6 +111,26 @@ lease_session_check(const pg_uuid_t *id, int64 *ttl_us, Oid *role)
 	*role = session.role;
 }
 
+/* Each lease takes two locks in a renewal; the fifth that is left is for those that are acquired at the same time. */
+static void
+check_room(Relation rel, const pg_uuid_t *id)
+{
+	int			limit = Max(guc_max_keys_per_transaction * 2 / 5, 1);
+	Datum		prefix = UUIDPGetDatum(id);
+	RowScan    *scan = row_scan_begin(rel, 1, &prefix, NULL);
+	int			n = 0;
+
+	while (n < limit && row_scan_next(scan) != NULL)
+		n++;
+	row_scan_end(scan);
+	if (n == limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("lease session holds %d leases already", limit),
+				 errdetail("More could not be renewed in one transaction, which holds at most %d keys.", guc_max_keys_per_transaction),
+				 errhint("Open another session for the others.")));
+}
+
 void
 lease_session_add(const pg_uuid_t *id, const NameArg *name, int64 token)
 {
@@ -116,6 +138,7 @@ lease_session_add(const pg_uuid_t *id, const NameArg *name, int64 token)
 	Datum		values[NMEMBER];
 	bool		nulls[NMEMBER] = {false};
 
+	check_room(rel, id);
 	values[MEMBER_SESSION - 1] = UUIDPGetDatum(id);
 	values[MEMBER_NAME - 1] = name->datum;
 	values[MEMBER_TOKEN - 1] = Int64GetDatum(token);

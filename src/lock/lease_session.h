@@ -20,7 +20,7 @@ typedef struct SessionLease
  * role, so that whoever may renew the session may renew its leases.
  */
 extern void lease_session_check(const pg_uuid_t *id, int64 *ttl_us, Oid *role);
-/* The lease was granted under that session, in this transaction. */
+/* The lease was granted under that session, in this transaction. 54000 when the session has too many to be renewed at once. */
 extern void lease_session_add(const pg_uuid_t *id, const NameArg *name, int64 token);
 
 /* The lease was released. */

@@ -130,6 +130,19 @@ SET distsys.clock_offset = '2 min';
 SELECT count(error) AS errors FROM distsys.maintain();
 SELECT (SELECT count(*) FROM distsys.lease_session) AS sessions, (SELECT count(*) FROM distsys.lease_session_member) AS members;
 RESET distsys.clock_offset;
+-- no more than can be renewed at once
+SET distsys.max_keys_per_transaction = 10;
+SELECT distsys.lease_session_open('worker 3', '1 min') AS session \gset
+SELECT count(*) FROM generate_series(1, 3) i, distsys.lease_acquire('room ' || i, 'worker 3', '1 min', session_id => :'session');
+SELECT pg_temp.state(format('distsys.lease_acquire_all(''{room 4,room 5}'', ''worker 3'', ''1 min'', session_id => %L)', :'session')) AS two_more;
+SELECT acquired FROM distsys.lease_acquire('room 4', 'worker 3', '1 min', session_id => :'session');
+SELECT pg_temp.state(format('distsys.lease_acquire(''room 5'', ''worker 3'', ''1 min'', session_id => %L)', :'session')) AS one_more,
+       count(*) AS free FROM distsys.lease_get('room 5');
+SELECT count(*), bool_and(acquired) FROM distsys.lease_session_renew(:'session');
+SELECT distsys.lease_release('room 1', token) FROM distsys.lease_get('room 1');
+SELECT acquired FROM distsys.lease_acquire('room 5', 'worker 3', '1 min', session_id => :'session');
+SELECT distsys.lease_session_close(:'session');
+RESET distsys.max_keys_per_transaction;
 
 -- CALL lease_lock: its own transactions
 CALL distsys.lease_lock('call', 'me', '30 s', '0', NULL, NULL, NULL) \gset c_
