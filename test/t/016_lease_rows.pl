@@ -16,23 +16,23 @@ $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION distsys');
 sub ask { return $node->safe_psql('postgres', $_[0]) }
 
-# --- renewals by two sessions of a few leases: in place, without an index entry
+# --- renewals of a few leases: in place, without an index entry. By one session: of several, one that the machine keeps from
+# running has a snapshot meanwhile, for which the versions of the others are kept.
 ask("SELECT count(*) FROM generate_series(1, 10) i, distsys.lease_acquire('beat' || i, 'me', '10 min')");
 my $index = ask("SELECT pg_relation_size('distsys.lease_grant_pkey')");
 my $script = $node->basedir . '/renew.sql';
-my $each = $renewals / 2;
 append_to_file($script, <<"SQL");
 DO \$\$
 DECLARE
     tokens bigint[] := (SELECT array_agg(g.token ORDER BY i) FROM generate_series(1, 10) i, distsys.lease_get('beat' || i) g);
 BEGIN
-    FOR i IN 1 .. $each LOOP
+    FOR i IN 1 .. $renewals LOOP
         PERFORM distsys.lease_renew('beat' || i % 10 + 1, tokens[i % 10 + 1]);
         COMMIT;
     END LOOP;
 END \$\$;
 SQL
-$node->command_ok([ 'pgbench', '-n', '-c', 2, '-j', 2, '-t', 1, '-f', $script, 'postgres' ], "$renewals renewals");
+$node->command_ok([ 'pgbench', '-n', '-c', 1, '-t', 1, '-f', $script, 'postgres' ], "$renewals renewals");
 $node->poll_query_until('postgres', "SELECT n_tup_upd >= $renewals FROM pg_stat_user_tables WHERE relname = 'lease_grant'");
 is(ask("SELECT n_tup_hot_upd::float / n_tup_upd > 0.99 FROM pg_stat_user_tables WHERE relname = 'lease_grant'"), 't', 'over 99 % of them in place (HOT)');
 is(ask("SELECT pg_relation_size('distsys.lease_grant_pkey')"), $index, 'the index has not grown');
