@@ -5,12 +5,17 @@
 
 #include <limits.h>
 
+#include "common/pg_prng.h"
 #include "compat.h"
 #include "portability/instr_time.h"
 #include "storage/latch.h"
 #include "utils/wait_event.h"
 
+#include "core/arg.h"
 #include "core/wait.h"
+
+#define POLL_FIRST (5 * MILLISECONDS)
+#define POLL_LAST (100 * MILLISECONDS)
 
 static const char *const wait_names[WAIT_COUNT] = {
 	[WAIT_LEASE] = "DistsysLease",
@@ -49,4 +54,14 @@ wait_sleep(int64 us, WaitPoint point)
 	CHECK_FOR_INTERRUPTS();
 	wait_latch(us, point);
 	CHECK_FOR_INTERRUPTS();
+}
+
+void
+wait_poll(int64 *poll_us, int64 us, WaitPoint point)
+{
+	int64		half;
+
+	*poll_us = Min(Max(*poll_us * 2, POLL_FIRST), POLL_LAST);
+	half = *poll_us / 2;
+	wait_sleep(Min(us, half + (int64) (pg_prng_double(&pg_global_prng_state) * half)), point);
 }

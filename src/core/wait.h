@@ -21,6 +21,8 @@ typedef enum WaitPoint
 extern int64 wait_clock(void);
 /* Sleeps for at most `us` microseconds; may return early. Raises on cancel. */
 extern void wait_sleep(int64 us, WaitPoint point);
+/* For who is called by nobody and looks again and again: 5 ms at first (*poll_us is 0), doubling to 100 ms, with jitter; at most us. */
+extern void wait_poll(int64 *poll_us, int64 us, WaitPoint point);
 /* The same inside a worker's main loop: without CHECK_FOR_INTERRUPTS. */
 extern void wait_latch(int64 us, WaitPoint point);
 

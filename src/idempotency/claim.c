@@ -16,7 +16,6 @@
 #include "postgres.h"
 
 #include "access/detoast.h"
-#include "common/pg_prng.h"
 #include "compat.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -29,9 +28,6 @@
 #include "idempotency/claim.h"
 #include "idempotency/policy.h"
 #include "store/token.h"
-
-#define POLL_FIRST (5 * MILLISECONDS)
-#define POLL_LAST (100 * MILLISECONDS)
 
 static void
 check_role(const Record *record)
@@ -216,7 +212,7 @@ claim_begin(const ClaimRequest *request, ClaimAnswer *answer)
 {
 	TimestampTz until = GetCurrentTimestamp() + request->wait_us;
 	int64		left_us = request->wait_us;
-	int64		poll_us = POLL_FIRST;
+	int64		poll_us = 0;
 	IdempotencyPolicy policy;
 
 	idempotency_policy_get(&request->policy, &policy);
@@ -232,8 +228,7 @@ claim_begin(const ClaimRequest *request, ClaimAnswer *answer)
 		left_us = until - GetCurrentTimestamp();
 		if (answer->status != CLAIM_IN_PROGRESS || left_us <= 0)
 			break;
-		wait_sleep(Min(left_us, (int64) (poll_us * (0.5 + 0.5 * pg_prng_double(&pg_global_prng_state)))), WAIT_CLAIM);
-		poll_us = Min(poll_us * 2, POLL_LAST);
+		wait_poll(&poll_us, left_us, WAIT_CLAIM);
 	}
 	count(answer);
 }

@@ -11,17 +11,12 @@
  */
 #include "postgres.h"
 
-#include "common/pg_prng.h"
 #include "compat.h"
 
 #include "core/stats.h"
 #include "core/wait.h"
 #include "core/waitlist.h"
 #include "lock/lease_row.h"
-
-/* Without a queue: looks again after this long, doubling, with jitter. */
-#define POLL_FIRST (10 * MILLISECONDS)
-#define POLL_LAST (100 * MILLISECONDS)
 
 /* In the queue: when it is not known until when it is held, or the first does not come. */
 #define LOOK_AGAIN (150 * MILLISECONDS)
@@ -46,26 +41,12 @@ lease_call_waiters(const LeaseKind *kind, const NameArg *name)
 	waitlist_wake_at_end(&tag);
 }
 
-static int64
-poll_sleep(int64 *poll_us)
-{
-	int64		us;
-
-	*poll_us = Min(Max(*poll_us * 2, POLL_FIRST), POLL_LAST);
-	us = *poll_us / 2 + (int64) (pg_prng_double(&pg_global_prng_state) * (*poll_us / 2.0));
-	return us;
-}
-
 void
 lease_sleep(const LeaseAnswer *answer, int64 left_us, int64 *poll_us)
 {
 	if (!waitlist_available())
 	{
-		int64		us = poll_sleep(poll_us);
-
-		if (answer->retry_us > 0)
-			us = Min(us, answer->retry_us);
-		wait_sleep(Min(us, left_us), WAIT_LEASE);
+		wait_poll(poll_us, answer->retry_us > 0 ? Min(answer->retry_us, left_us) : left_us, WAIT_LEASE);
 		return;
 	}
 	if (answer->retry_us > 0)

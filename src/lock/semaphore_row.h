@@ -72,4 +72,9 @@ extern void grant_remember(Relation rel, int64 token, int n, const int32 *slots)
 extern int	grant_recall(Relation rel, int64 token, int32 **slots);
 extern int	grant_search(Relation rel, const NameArg *name, int64 token, int32 **slots);
 
+/* CLAIM, and what those who wait are called by. */
+extern void semaphore_tag(LOCKTAG *tag, const NameArg *name);
+/* One attempt, without waiting. *again as in semaphore_acquire(). */
+extern SemaphoreReason semaphore_try(const SemaphoreRequest *request, SemaphoreGrant *grant, bool *again);
+
 #endif							/* DISTSYS_SEMAPHORE_ROW_H */
