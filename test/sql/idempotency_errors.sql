@@ -1,17 +1,9 @@
 -- Every function of the idempotency domain against every kind of bad input: the SQLSTATE it answers with.
 SET client_min_messages = warning;
 
--- runs a call as the transaction would meet it: its error is undone, its success too
-CREATE FUNCTION pg_temp.state(call text, read_only boolean DEFAULT false) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    IF read_only THEN
-        SET LOCAL transaction_read_only = on;
-    END IF;
-    EXECUTE 'SELECT ' || call;
-    RAISE EXCEPTION USING ERRCODE = 'ZZ000';
-EXCEPTION WHEN OTHERS THEN
-    RETURN CASE SQLSTATE WHEN 'ZZ000' THEN 'ok' ELSE SQLSTATE END;
-END $$;
+\getenv helpers PG_ABS_SRCDIR
+\set helper :helpers '/helper/state.sql'
+\i :helper
 
 SELECT token AS t FROM distsys.idempotency_begin('e', 'held', sha256('x'), ttl => '1 h') \gset
 SELECT token AS done FROM distsys.idempotency_begin('e', 'done', sha256('x')) \gset

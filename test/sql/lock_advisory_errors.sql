@@ -1,17 +1,9 @@
 -- Shared locks, several names at once, and their settings, against every kind of bad input.
 SET client_min_messages = warning;
 
--- runs a call as the transaction would meet it: its error is undone, its success too
-CREATE FUNCTION pg_temp.state(call text, read_only boolean DEFAULT false) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    IF read_only THEN
-        SET LOCAL transaction_read_only = on;
-    END IF;
-    EXECUTE 'SELECT ' || call;
-    RAISE EXCEPTION USING ERRCODE = 'ZZ000';
-EXCEPTION WHEN OTHERS THEN
-    RETURN CASE SQLSTATE WHEN 'ZZ000' THEN 'ok' ELSE SQLSTATE END;
-END $$;
+\getenv helpers PG_ABS_SRCDIR
+\set helper :helpers '/helper/state.sql'
+\i :helper
 
 SELECT call, label, pg_temp.state(format('distsys.' || call, value))
 FROM (VALUES (1, 'xact_lock_shared(%s)'), (2, 'xact_lock_all(ARRAY[%s])'), (3, $$xact_lock_all(ARRAY['y', %s])$$)) f (i, call),

@@ -2,17 +2,9 @@
 SET client_min_messages = warning;
 SET distsys.notice_in_transaction = off;
 
--- runs a call as the transaction would meet it: its error is undone, its success too
-CREATE FUNCTION pg_temp.state(call text, read_only boolean DEFAULT false) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    IF read_only THEN
-        SET LOCAL transaction_read_only = on;
-    END IF;
-    EXECUTE 'SELECT ' || call;
-    RAISE EXCEPTION USING ERRCODE = 'ZZ000';
-EXCEPTION WHEN OTHERS THEN
-    RETURN CASE SQLSTATE WHEN 'ZZ000' THEN 'ok' ELSE SQLSTATE END;
-END $$;
+\getenv helpers PG_ABS_SRCDIR
+\set helper :helpers '/helper/state.sql'
+\i :helper
 
 SELECT distsys.semaphore_create('s', 4), distsys.semaphore_create('x', 4);
 SELECT token AS t FROM distsys.semaphore_acquire('s', 'me', '10 min') \gset

@@ -83,17 +83,9 @@ ROLLBACK;
 SELECT p, t.remaining FROM unnest('{day,burst}'::text[]) p, LATERAL distsys.rate_limit_peek(p, 'u7') t ORDER BY 1;
 
 -- bad arguments
-CREATE FUNCTION pg_temp.fails(call text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    hint text;
-BEGIN
-    EXECUTE 'SELECT ' || call;
-    RETURN 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
-    RETURN SQLSTATE || CASE WHEN hint <> '' THEN ', hint' ELSE '' END;
-END
-$$;
+\getenv helpers PG_ABS_SRCDIR
+\set helper :helpers '/helper/fails.sql'
+\i :helper
 SELECT call, pg_temp.fails('distsys.rate_limit_http(' || call || ')') FROM (VALUES
     ($$NULL, '{k}'$$), ($$'{day}', NULL$$), ($$'{}', '{}'$$), ($$'{NULL}', '{k}'$$), ($$'{day}', '{NULL}'$$), ($$'{""}', '{k}'$$), ($$'{day}', '{""}'$$),
     ($$'{day,burst}', '{k}'$$), ($$'{day}', '{k,l}'$$), ($$'{day}', '{k}', '{1,2}'$$), ($$'{day}', '{k}', '{}'$$), ($$'{{day},{burst}}', '{k,k}'$$),

@@ -2,20 +2,9 @@
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
 
-CREATE FUNCTION pg_temp.fails(call text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    hint text;
-BEGIN
-    EXECUTE 'SELECT ' || call;
-    -- undone: the next call meets the same state
-    RAISE EXCEPTION USING ERRCODE = 'ZZZZZ';
-EXCEPTION WHEN SQLSTATE 'ZZZZZ' THEN
-    RETURN 'no error';
-WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
-    RETURN SQLSTATE || CASE WHEN hint <> '' THEN ', hint' ELSE '' END;
-END
-$$;
+\getenv helpers PG_ABS_SRCDIR
+\set helper :helpers '/helper/fails.sql'
+\i :helper
 
 SELECT distsys.rate_limit_create('api', quota => 100, period => '1 min');
 SELECT * FROM distsys.rate_limit_policy WHERE policy = 'api' AND changed_at <= clock_timestamp() \gset p_

@@ -2,17 +2,9 @@
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
 
-CREATE FUNCTION pg_temp.fails(call text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    hint text;
-BEGIN
-    EXECUTE 'SELECT ' || call;
-    RETURN 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
-    RETURN SQLSTATE || CASE WHEN hint <> '' THEN ', hint' ELSE '' END;
-END
-$$;
+\getenv helpers PG_ABS_SRCDIR
+\set helper :helpers '/helper/fails.sql'
+\i :helper
 
 SELECT current_setting('shared_preload_libraries') LIKE '%distsys%' AS preload \gset
 \if :preload

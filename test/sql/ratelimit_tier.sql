@@ -2,17 +2,9 @@
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
 
-CREATE FUNCTION pg_temp.fails(call text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    hint text;
-BEGIN
-    EXECUTE call;
-    RETURN 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
-    RETURN SQLSTATE || CASE WHEN hint <> '' THEN ', hint' ELSE '' END;
-END
-$$;
+\getenv helpers PG_ABS_SRCDIR
+\set helper :helpers '/helper/fails.sql'
+\i :helper
 -- what a subject's limits are: with a cost of 0 nothing is taken
 CREATE FUNCTION pg_temp.limits(subject text) RETURNS TABLE (policy text, quota bigint, remaining bigint, reason text) LANGUAGE sql AS $$
     SELECT r.policy, r.quota, r.remaining, r.reason FROM distsys.rate_limit_take_for(subject, 0) r

@@ -2,17 +2,9 @@
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
 
-CREATE FUNCTION pg_temp.fails(call text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    hint text;
-BEGIN
-    EXECUTE 'SELECT ' || call;
-    RETURN 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
-    RETURN SQLSTATE || CASE WHEN hint <> '' THEN ', hint' ELSE '' END;
-END
-$$;
+\getenv helpers PG_ABS_SRCDIR
+\set helper :helpers '/helper/fails.sql'
+\i :helper
 
 SELECT count(distsys.rate_limit_create(p, quota => 10, period => '10 h', algorithm => a, anchor => anchor)) AS created
 FROM (VALUES ('token_bucket', 'token_bucket', 'epoch'), ('gcra', 'gcra', 'epoch'), ('leaky_bucket', 'leaky_bucket', 'epoch'),
