@@ -17,17 +17,9 @@ sub sql { return $node->safe_psql('postgres', $_[0]) }
 sub remaining { my ($policy, $key) = @_; return sql("SELECT remaining FROM distsys.rate_limit_peek('$policy', '$key')") }
 sub metric { return sql("SELECT coalesce(sum(value), 0) FROM distsys.stats WHERE domain = 'rate_limit' AND metric = '$_[0]'") }
 
+sql('CREATE EXTENSION distsys');
+sql(slurp_file('test/helper/admits.sql'));
 sql(q{
-	CREATE EXTENSION distsys;
-	CREATE TABLE admits (id bigint GENERATED ALWAYS AS IDENTITY, run text, key text, at timestamptz, cost bigint);
-	-- how many tokens the fullest window of any key holds beyond q / period * its length
-	CREATE FUNCTION fullest(run text, q numeric, period_us numeric) RETURNS numeric LANGUAGE sql AS $$
-		WITH a AS (SELECT key, id, extract(epoch FROM at) * 1000000 AS t_us, cost, sum(cost) OVER (PARTITION BY key ORDER BY at, id) AS cum
-		           FROM admits WHERE admits.run = fullest.run),
-		     x AS (SELECT key, id, t_us, cum * period_us - q * t_us AS hi, (cum - cost) * period_us - q * t_us AS lo FROM a),
-		     s AS (SELECT hi, min(lo) OVER (PARTITION BY key ORDER BY t_us, id ROWS UNBOUNDED PRECEDING) AS mn FROM x)
-		SELECT max(hi - mn) / period_us FROM s
-	$$;
 	SELECT distsys.rate_limit_create('hot', quota => 100, period => '1 s', burst => 50, storage => 'shared', on_restart => 'empty');
 	SELECT distsys.rate_limit_create('moving', quota => 100, period => '1 s', burst => 50, storage => 'shared');
 	SELECT distsys.rate_limit_create('refund', quota => 10, period => '300 days', storage => 'shared', on_abort => 'refund');
