@@ -11,7 +11,7 @@ from violation import Violation
 NAME = "errors"
 
 CANCELLED, SERIALIZATION, NO_SERVER = "57014", "40001", "08P01"
-LOST = {"renew": "SD002", "transfer": "SD002", "assert": "SD002", "fence": "SD001"}
+LOST = {"session_renew": "SD002", "renew": "SD002", "transfer": "SD002", "assert": "SD002", "fence": "SD001"}
 WITH_SNAPSHOT = ("assert", "fence", "append", "commit")
 
 
@@ -20,6 +20,8 @@ def expected(o):
         return True
     if o.code == SERIALIZATION:
         return o.kind in WITH_SNAPSHOT and o["isolation"] != "READ COMMITTED"
+    if o.kind == "acquire" and o["session"] is not None and o.code == "SD002":
+        return True                             # its session is over
     return o.code == LOST.get(o.kind)
 
 

@@ -31,7 +31,7 @@ from world import PARKED, World, fork
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PERMITS = 3                     # of each semaphore
-SWEPT = ("distsys.lease_grant", "distsys.leader_term")
+SWEPT = ("distsys.lease_grant", "distsys.leader_term", "distsys.lease_session", "distsys.lease_session_member")
 PARK_S = 20                     # a story is over by then
 
 

@@ -56,10 +56,10 @@ class Operation:
     def family(self):
         return self.name.split()[0] if self.name else ""
 
-    def part(self, kind, name, result):
+    def part(self, kind, name, result, outcome=None, **arguments):
         """What this call is for one of its names."""
-        o = Operation(self.client, self.life, self.serial, self.begin, kind, name, self.arguments, self.transaction)
-        o.answered, o.outcome, o.code, o.commit, o.whole = self.answered, self.outcome, self.code, self.commit, self
+        o = Operation(self.client, self.life, self.serial, self.begin, kind, name, {**self.arguments, **arguments}, self.transaction)
+        o.answered, o.outcome, o.code, o.commit, o.whole = self.answered, outcome or self.outcome, self.code, self.commit, self
         o.result = result
         return o
 
@@ -159,11 +159,37 @@ def read_journal(path, client, life):
             else:
                 o = operations[serial]
                 o.answered, (o.outcome, o.code, o.result) = at, rest
-    return list(operations.values()) + [part for o in operations.values() if o.kind == "acquire_all" for part in parts(o)]
+    return list(operations.values()) + [part for o in operations.values() if o.kind in PARTS for part in PARTS[o.kind](o)]
 
 
-def parts(o):
+def grants(o):
     """All or nothing: when it is not known which, it is so for each."""
     if o.outcome not in ("ok", "unknown"):
         return []
     return [o.part("acquire", name, o.result.get("grants", {}).get(name, {})) for name in o.arguments["names"]]
+
+
+def heartbeats(o):
+    """A session is renewed: each of its leases is, or is said to be lost. Nothing is said of one that was told to be lost before."""
+    if o.outcome not in ("ok", "unknown"):
+        return []
+    told = {lease["token"]: lease for lease in o.result.get("leases", {}).values() if lease["reason"] == "ok"}
+    lost = {name for name, lease in o.result.get("leases", {}).items() if lease["reason"] == "lost"}
+    found = []
+    for name, token in o.arguments["tokens"].items():
+        if o.outcome == "unknown" or token in told:
+            found.append(o.part("renew", name, {"left": told[token]["left"]} if token in told else {}, token=token))
+        elif name in lost:
+            found.append(o.part("renew", name, {}, "lost", token=token))
+    return found
+
+
+def releases(o):
+    """A session is closed. When it had fewer leases than it got, it is not known which."""
+    if o.outcome not in ("ok", "unknown"):
+        return []
+    all_of_them = o.outcome == "ok" and o.result["released"] == len(o.arguments["tokens"])
+    return [o.part("release", name, {}, "ok" if all_of_them else "unknown", token=token) for name, token in o.arguments["tokens"].items()]
+
+
+PARTS = {"acquire_all": grants, "session_renew": heartbeats, "session_close": releases}

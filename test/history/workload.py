@@ -91,6 +91,8 @@ class Leases(Story):
             self.several()
         elif action < 0.06 and self.world.has("lease_break"):
             self.break_(name)
+        elif action < 0.16 and self.world.has("lease_session_open"):
+            self.session()
         else:
             self.one(name, "shared" if self.chance(0.2) else "exclusive")
 
@@ -119,9 +121,14 @@ class Leases(Story):
         return self.acquire_by_call(name, ttl, wait)
 
     def ask(self, name, ttl, wait, mode, **more):
-        sql = f"{LEASE}{self.function('lease_acquire')}(%s, %s, make_interval(secs => %s), make_interval(secs => %s), %s, request_id => %s)"
+        optional = {"request_id": ("%s", "request"), "min_hold": ("make_interval(secs => %s)", "min_hold"), "session_id": ("%s", "session")}
+        given = {parameter: (value, key) for parameter, (value, key) in optional.items() if key in more}
+        if not given and self.world.mutant is None and self.chance(0.1):
+            more["min_hold"], given = ttl * self.random.random(), {"min_hold": optional["min_hold"]}
+        sql = (f"{LEASE}{self.function('lease_acquire')}(%s, %s, make_interval(secs => %s), make_interval(secs => %s), %s"
+               + "".join(f", {parameter} => {value}" for parameter, (value, _) in given.items()) + ")")
         arguments = {"owner": self.client.owner, "ttl": ttl, "wait": wait, "mode": mode, **more}
-        outcome, fields = self.client.call("acquire", name, sql, (name, self.client.owner, ttl, wait, mode, more.get("request")), arguments, grant)
+        outcome, fields = self.client.call("acquire", name, sql, (name, self.client.owner, ttl, wait, mode, *(more[key] for _, key in given.values())), arguments, grant)
         return fields["token"] if outcome == "ok" else None
 
     def acquire_in_transaction(self, name, ttl, wait, mode):
@@ -172,6 +179,29 @@ class Leases(Story):
                 self.stale[name] = token, "exclusive"
             for name in names:
                 self.hold(name, fields["grants"][name]["token"], ttl, "exclusive")
+
+    def session(self):
+        """Several leases under one heartbeat, which may come too late."""
+        c, ttl = self.client, self.ttl()
+        _, opened = c.call("session_open", None, f"SELECT {self.function('lease_session_open')}(%s, make_interval(secs => %s))",
+                           (c.owner, ttl), {"ttl": ttl}, lambda row: ("ok", {"session": row[0]}))
+        session, tokens = opened["session"], {}
+        for name in self.random.sample(self.world.names("lease"), min(2, len(self.world.numbers))):
+            token = self.ask(name, ttl, self.wait(), self.random.choice(("exclusive", "exclusive", "shared")), session=session)
+            if token is not None:
+                tokens[name] = token
+        if not tokens:
+            return
+        about = {"session": session, "tokens": tokens, "ttl": ttl}
+        for _ in range(self.random.randint(1, 4)):
+            self.client.pause(ttl * self.random.choice((0.2, 0.4, 0.4, 1.1)))
+            read = lambda row: ("ok", {"leases": row[0] or {}})
+            sql = ("SELECT json_object_agg(name, json_build_object('token', token, 'reason', reason, 'left', extract(epoch FROM ttl_remaining)))"
+                   f" FROM {self.function('lease_session_renew')}(%s)")
+            c.call("session_renew", "session " + "+".join(tokens), sql, (session,), about, read)
+        c.call("session_close", "session " + "+".join(tokens), f"SELECT {self.function('lease_session_close')}(%s)", (session,), about,
+               lambda row: ("ok", {"released": row[0]}))
+        self.stale.update((name, (token, "exclusive")) for name, token in tokens.items())
 
     # ---- hold ------------------------------------------------------------------
 
