@@ -168,7 +168,7 @@ COMMENT ON FUNCTION distsys.lease_transfer(text, bigint, text, interval) IS 'Han
 
 CREATE FUNCTION distsys.lease_break(name text, break_after interval DEFAULT '0', reason text DEFAULT NULL) RETURNS interval
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_lease_break';
-COMMENT ON FUNCTION distsys.lease_break(text, interval, text) IS 'Operator: ends every grant of a lease, at the latest break_after from now; until then it cannot be renewed. Returns when it will be free, NULL when nobody held it. A transaction that asserted it goes on; the next acquire waits for it. reason: at most 1,024 bytes, kept in distsys.lease_history.';
+COMMENT ON FUNCTION distsys.lease_break(text, interval, text) IS 'Operator: ends every grant of a lease, at the latest break_after from now; until then it cannot be renewed. One that was released before its least time to hold is free at once. Returns when it will be free, NULL when nobody held it. A transaction that asserted it goes on; the next acquire waits for it. reason: at most 1,024 bytes, kept in distsys.lease_history.';
 
 CREATE FUNCTION distsys.lease_session_open(owner text, ttl interval) RETURNS uuid
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_lease_session_open';

@@ -114,6 +114,35 @@ break_grant(const LeaseKind *kind, Relation rel, const NameArg *name, int64 toke
 	return after_us;
 }
 
+/* A grant that was released and kept for its least time to hold: true: it is not any more. Who has NAME alone is taking it. */
+static bool
+end_hold(const LeaseKind *kind, Relation rel, const NameArg *name, const Lease *kept, const char *reason)
+{
+	LeaseChange change = {0};
+	LOCKMODE	mode = lease_pin_mode(kept);
+	ClockReading now;
+	Lease		lease;
+	HeapTuple	row;
+	LOCKTAG		tag;
+
+	lease_name_tag(kind, &tag, name);
+	if (!keylock_try(&tag, mode))
+		return false;
+	lease_lock_grant(kind, name, kept->token);
+	row = lease_read_locked(rel, name, kept->slot, &lease, &now);
+	if (row == NULL || lease.token != kept->token || lease.live || lease.hold_left_us == 0)
+	{
+		lease_let_go(kind, name, kept->token, mode);
+		return false;
+	}
+	lease_change_null(&change, ATTR_MIN_HOLD_UNTIL);
+	lease_change_null(&change, ATTR_MIN_HOLD_BOOT);
+	row_update(rel, row, change.values, change.nulls, change.replace);
+	lease_history_add(kind, name, "broken", &lease, reason);
+	stats_add(kind->domain, "", "broken", 1);
+	return true;
+}
+
 int64
 lease_break(const LeaseKind *kind, const NameArg *name, int64 after_us, const char *reason)
 {
@@ -124,12 +153,14 @@ lease_break(const LeaseKind *kind, const NameArg *name, int64 after_us, const ch
 
 	for (int i = 0; i < n; i++)
 	{
-		int64		left_us;
+		if (leases[i].live)
+		{
+			int64		left_us = break_grant(kind, rel, name, leases[i].token, after_us, reason);
 
-		if (!leases[i].live)
-			continue;
-		left_us = break_grant(kind, rel, name, leases[i].token, after_us, reason);
-		free_us = Max(free_us, left_us);
+			free_us = Max(free_us, left_us);
+		}
+		else if (leases[i].hold_left_us > 0 && end_hold(kind, rel, name, &leases[i], reason))
+			free_us = Max(free_us, 0);
 	}
 	row_close(rel);
 	if (free_us >= 0)

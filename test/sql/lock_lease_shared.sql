@@ -84,6 +84,21 @@ SELECT acquired, reason FROM distsys.lease_acquire('cron', 'other', '1 min', mod
 SET distsys.clock_offset = '31 s';
 SELECT acquired, reason FROM distsys.lease_acquire('cron', 'other', '1 min');
 RESET distsys.clock_offset;
+-- which an operator cuts short, also that of a shared one
+SELECT token AS h FROM distsys.lease_acquire('cron 2', 'me', '1 min', min_hold => '30 s') \gset
+SELECT distsys.lease_release('cron 2', :h);
+BEGIN;
+SELECT distsys.lease_break('cron 2', '10 s', 'wrong day') AS free_now;
+ROLLBACK;
+SELECT acquired, reason FROM distsys.lease_acquire('cron 2', 'other', '1 min');
+SELECT distsys.lease_break('cron 2', '10 s', 'wrong day') AS free_now, distsys.lease_break('cron 2') IS NULL AS again;
+SELECT event, owner, reason FROM distsys.lease_history WHERE name = 'cron 2';
+SELECT acquired, reason FROM distsys.lease_acquire('cron 2', 'other', '1 min');
+SELECT token AS h FROM distsys.lease_acquire('cron 3', 'me', '1 min', mode => 'shared', min_hold => '30 s') \gset
+SELECT distsys.lease_release('cron 3', :h);
+SELECT reason FROM distsys.lease_acquire('cron 3', 'other', '1 min');
+SELECT distsys.lease_break('cron 3') AS free_now;
+SELECT reason FROM distsys.lease_acquire('cron 3', 'other', '1 min');
 
 -- handed on without a gap
 SELECT token AS t1 FROM distsys.lease_acquire('relay', 'first', '30 s', data => '1', request_id => '00000000-0000-0000-0000-000000000004') \gset
