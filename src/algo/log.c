@@ -79,6 +79,20 @@ log_refund(LimitLog *log, int64_t cost)
 }
 
 void
+log_refund_at(LimitLog *log, int64_t cost, int64_t at_us)
+{
+	int			first = 0;
+	int			end;
+
+	while (first < log->n && log->times[first] < at_us)
+		first++;
+	for (end = first; end < log->n && log->times[end] == at_us && end - first < cost; end++)
+		;
+	memmove(log->times + first, log->times + end, (log->n - end) * sizeof(int64_t));
+	log->n -= end - first;
+}
+
+void
 log_set(LimitLog *log, int64_t n)
 {
 	if (n > LOG_QUOTA_MAX)

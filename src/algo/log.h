@@ -29,6 +29,8 @@ extern LimitVerdict log_judge(const LimitRule *rule, const LimitLog *log, int64_
 extern void log_take(const LimitRule *rule, LimitLog *log, int64_t cost);
 /* Takes the newest back. */
 extern int64_t log_refund(LimitLog *log, int64_t cost);
+/* Takes back what was taken at that very time. */
+extern void log_refund_at(LimitLog *log, int64_t cost, int64_t at_us);
 /* Sets how many tokens count as taken: the newest stay, what is missing was taken just now. */
 extern void log_set(LimitLog *log, int64_t n);
 

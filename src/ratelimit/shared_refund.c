@@ -22,21 +22,18 @@ static int	nowed = 0;
 static int	max_owed = 0;
 static XactMarks marks;
 
-/* Is what was taken at `then` out of sight at `now`? The window that it was counted in is over. */
+/* Is the window over in which `then` was? The state is up to date. */
 static bool
-window_is_over(const LimitRule *rule, int64 then, int64 now)
+window_is_over(const LimitRule *rule, const LimitState *state, int64 then)
 {
 	int64		period = rule->limit.period_us;
 
 	if (limit_is_bucket(rule->algorithm))
 		return false;
-	if (rule->algorithm == LIMIT_SLIDING_LOG)
-		return now - then >= period;
-	if (rule->algorithm == LIMIT_CALENDAR)
-		return then < rule->window[0] || (then < rule->window[1] && now >= rule->window[1]);
-	if (rule->first_hit)
-		return now - then >= period;
-	return (then - rule->origin_us) / period != (now - rule->origin_us) / period;
+	if (rule->algorithm == LIMIT_SLIDING_WINDOW)
+		return (then - rule->origin_us) / period != (state->at_us - rule->origin_us) / period;
+	/* of a window that begins with its first take, only the state knows when that was */
+	return then < state->b;
 }
 
 /* Under the lock of an entry whose rule is a log's. */
@@ -49,8 +46,9 @@ give_to_log(const SharedRefund *refund, SharedEntry *entry, const LimitRule *rul
 
 	shared_log_load(&refund->key, entry, &log);
 	log_refill(rule, &log, now);
+	/* the tokens of others stay in sight for as long as they should */
 	if (refund->amount > 0)
-		(void) log_refund(&log, refund->amount);
+		log_refund_at(&log, refund->amount, entry->u.limit.state.b != 0 ? entry->u.limit.state.at_us : refund->at_us);
 	else
 		log_take(rule, &log, -refund->amount);
 	entry->in_call = true;
@@ -64,7 +62,7 @@ give_to_state(const SharedRefund *refund, SharedEntry *entry, const LimitRule *r
 	LimitState *state = &entry->u.limit.state;
 
 	limit_refill(rule, state, now);
-	if (window_is_over(rule, refund->at_us, now))
+	if (window_is_over(rule, state, refund->at_us))
 		return;
 	if (refund->amount > 0)
 		(void) limit_refund(rule, state, refund->amount);
@@ -93,7 +91,7 @@ shared_refund_give(const SharedRefund *refund)
 
 		if (rule->algorithm != LIMIT_SLIDING_LOG)
 			give_to_state(refund, entry, rule, now);
-		else if (!window_is_over(rule, refund->at_us, now))
+		else if (now - refund->at_us < rule->limit.period_us)
 			give_to_log(refund, entry, rule, now);
 	}
 	shmap_unlock(&shared_map, partition);
