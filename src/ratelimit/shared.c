@@ -238,12 +238,13 @@ shared_undo(RateTake *takes, int n)
 
 /* ---- operators ---- */
 
-/* Changes one entry; make: also when there is none. false: there is none, or no room. */
+/* Locks one entry and its partition; make: also when there is none. NULL: there is none, or no room. */
 static SharedEntry *
 lock_entry(RateTake *take, bool make, SharedCall *call, SharedItem *item)
 {
 	call->items = item;
 	call->n = 1;
+	call->apply = true;
 	call->step = shared_step();
 	shared_item_prepare(item, take, call->step);
 	item->reread = true;
@@ -258,12 +259,10 @@ lock_entry(RateTake *take, bool make, SharedCall *call, SharedItem *item)
 			make = false;
 		shmap_lock(&shared_map, shmap_partition(&item->key), LW_EXCLUSIVE);
 		call->now = shared_now();
-		(void) shared_item_load(item, call);
-		if (item->entry != NULL || !make || shared_item_make(item, call) == DONE)
-		{
-			shared_let_go(call);
+		if (shared_item_load(item, call) == DONE &&
+			(item->entry != NULL || !make || shared_item_make(item, call) == DONE))
 			return item->entry;
-		}
+		shared_let_go(call);
 		shmap_unlock(&shared_map, shmap_partition(&item->key));
 		shared_item_find_rule(item);
 	} while (true);
@@ -284,6 +283,7 @@ shared_reset(RateTake *take)
 		take_fill(take, call.now);
 		shared_item_store(&item, &call);
 	}
+	shared_let_go(&call);
 	shmap_unlock(&shared_map, shmap_partition(&item.key));
 	return used;
 }
@@ -303,6 +303,7 @@ shared_block(RateTake *take, int64 duration_us)
 		take->blocked_until = duration_us > 0 ? call.now + duration_us : 0;
 		shared_item_store(&item, &call);
 	}
+	shared_let_go(&call);
 	shmap_unlock(&shared_map, shmap_partition(&item.key));
 	if (!changed && duration_us > 0)
 		ereport(ERROR,

@@ -55,6 +55,7 @@ shared_item_prepare(SharedItem *item, RateTake *take, int64 step)
 	item->key = shared_map_key(&take->policy, &take->key);
 	item->entry = NULL;
 	item->made = false;
+	item->pinned = false;
 	item->reread = false;
 	item->complete = take->config.on_restart != RATE_RESTART_SNAPSHOT || shared_is_complete() || RecoveryInProgress();
 	take->applied = 0;
@@ -132,6 +133,9 @@ change_rule(SharedItem *item, const SharedCall *call)
 		item->rule.slot = item->entry->rule;
 		return DONE;
 	}
+	/* what is carried over can be stored under its new rule only */
+	if (call->apply && !(item->pinned = shared_rule_pin(item->rule)))
+		return STALE_RULE;
 	take_refill_by(take, stored, Min(Max(changed_at, take->state.at_us), call->now));
 	take_convert(take, stored);
 	return DONE;
@@ -239,10 +243,11 @@ shared_item_store(SharedItem *item, SharedCall *call)
 
 	take_block(take, call->now);
 	entry->u.limit.blocked_until = take->blocked_until > call->now ? take->blocked_until : 0;
-	if (item->has_rule && entry->rule != item->rule.slot && shared_rule_pin(item->rule))
+	if (item->has_rule && entry->rule != item->rule.slot && (item->pinned || shared_rule_pin(item->rule)))
 	{
 		shared_rule_unpin(entry->rule);
 		entry->rule = item->rule.slot;
+		item->pinned = false;
 	}
 	if (take->config.rule.algorithm == LIMIT_SLIDING_LOG)
 		shared_log_store(&item->key, entry, &take->log, call->now, &call->evicted);
@@ -318,8 +323,13 @@ shared_let_go(SharedCall *call)
 {
 	for (int i = 0; i < call->n; i++)
 	{
-		if (call->items[i].entry != NULL)
-			call->items[i].entry->in_call = false;
+		SharedItem *item = &call->items[i];
+
+		if (item->entry != NULL)
+			item->entry->in_call = false;
+		if (item->pinned)
+			shared_rule_unpin(item->rule.slot);
+		item->pinned = false;
 	}
 }
 

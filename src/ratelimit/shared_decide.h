@@ -16,6 +16,7 @@ typedef struct SharedItem
 	SharedRuleRef rule;
 	SharedEntry *entry;			/* under the lock; NULL: none */
 	bool		made;			/* by this call */
+	bool		pinned;			/* under the lock: its rule is pinned for an entry that another one has counted */
 	bool		reread;			/* the policy is fresh */
 	bool		complete;		/* a key that is not in the map was not in use */
 } SharedItem;
@@ -58,7 +59,7 @@ extern SharedOutcome shared_item_load(SharedItem *item, const SharedCall *call);
 /* Makes the entry that an unused key lacks. */
 extern SharedOutcome shared_item_make(SharedItem *item, SharedCall *call);
 extern void shared_item_store(SharedItem *item, SharedCall *call);
-/* The entries in hand may be disposed of again. */
+/* The last thing under the locks: the entries in hand may be disposed of again. */
 extern void shared_let_go(SharedCall *call);
 /* Judges all, applies all or none. */
 extern SharedOutcome shared_decide(SharedCall *call);
