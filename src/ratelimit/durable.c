@@ -101,8 +101,7 @@ read_state(Relation rel, RateTake *take, HeapTuple row, TimestampTz now)
 	{
 		if (policy->rule.algorithm == LIMIT_SLIDING_LOG && take->log.times == NULL)
 			take_make_log(take);
-		take_refill_by(take, &stored, Min(Max(policy->changed_at, state->at_us), now));
-		take_convert(take, &stored);
+		take_carry_over(take, &stored, policy->changed_at, now);
 	}
 	take_refill(take, now);
 	take->stepped = stored_at > state->at_us;

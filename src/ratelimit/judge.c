@@ -5,6 +5,9 @@
 
 #include "ratelimit/judge.h"
 
+/* A change of a policy is known to everybody when it has committed: so long after its moment keys are still counted by the old rule. */
+#define CHANGE_ARRIVES_US SECONDS
+
 static bool
 uses_log(const RateTake *take)
 {
@@ -50,8 +53,8 @@ take_make_log(RateTake *take)
 	take->log.n = 0;
 }
 
-void
-take_refill_by(RateTake *take, const LimitRule *rule, TimestampTz now)
+static void
+refill_by(RateTake *take, const LimitRule *rule, TimestampTz now)
 {
 	LimitRule	own = take->config.rule;
 
@@ -60,11 +63,10 @@ take_refill_by(RateTake *take, const LimitRule *rule, TimestampTz now)
 	take->config.rule = own;
 }
 
-void
-take_convert(RateTake *take, const LimitRule *stored)
+static void
+convert(RateTake *take, const LimitRule *stored, LimitChange change)
 {
 	const LimitRule *rule = &take->config.rule;
-	LimitChange change = take->config.on_change;
 	bool		from_log = stored->algorithm == LIMIT_SLIDING_LOG;
 	int64		tokens;
 
@@ -84,6 +86,15 @@ take_convert(RateTake *take, const LimitRule *stored)
 		take->log.n = 0;
 	take->log.at_us = take->state.at_us;
 	log_set(&take->log, rule->limit.burst - tokens);
+}
+
+void
+take_carry_over(RateTake *take, const LimitRule *stored, TimestampTz changed_at, TimestampTz now)
+{
+	LimitChange change = take->state.at_us <= changed_at + CHANGE_ARRIVES_US ? take->config.on_change : BUCKET_PROPORTIONALLY;
+
+	refill_by(take, stored, Min(Max(changed_at, take->state.at_us), now));
+	convert(take, stored, change);
 }
 
 bool

@@ -15,9 +15,11 @@
 extern void take_fill(RateTake *take, TimestampTz now);
 /* Brings it to now. */
 extern void take_refill(RateTake *take, TimestampTz now);
-/* Brings it to now by a rule that is not the take's own any more, and carries it over from that rule. */
-extern void take_refill_by(RateTake *take, const LimitRule *rule, TimestampTz now);
-extern void take_convert(RateTake *take, const LimitRule *stored);
+/*
+ * Brings it by the rule that it was counted by to the moment at which that changed, on the clock of the state, and carries it
+ * over. As the policy's on_change says when its own change is the first since; a tier or an override carries over proportionally.
+ */
+extern void take_carry_over(RateTake *take, const LimitRule *stored, TimestampTz changed_at, TimestampTz now);
 /* An empty log with room; allocates when there was none. A take whose rule, stored or its own, is a log's has one before all others. */
 extern void take_make_log(RateTake *take);
 /* Is it no different from one that nobody has used? */

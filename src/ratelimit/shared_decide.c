@@ -136,8 +136,7 @@ change_rule(SharedItem *item, const SharedCall *call)
 	/* what is carried over can be stored under its new rule only */
 	if (call->apply && !(item->pinned = shared_rule_pin(item->rule)))
 		return STALE_RULE;
-	take_refill_by(take, stored, Min(Max(changed_at, take->state.at_us), call->now));
-	take_convert(take, stored);
+	take_carry_over(take, stored, changed_at, call->now);
 	return DONE;
 }
 

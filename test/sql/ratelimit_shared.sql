@@ -125,7 +125,7 @@ SELECT distsys.rate_limit_alter('sh_change', quota => 10, on_change => 'as_is');
 SELECT quota, remaining FROM distsys.rate_limit_take('sh_change', 'k', 3);
 SELECT distsys.rate_limit_alter('sh_change', quota => 12, on_change => 'additive');
 SELECT quota, remaining FROM distsys.rate_limit_take('sh_change', 'k', 0);
-UPDATE distsys.rate_limit_policy SET quota = 30, on_change = 'reset' WHERE policy = 'sh_change';
+UPDATE distsys.rate_limit_policy SET quota = 30, on_change = 'reset', changed_at = clock_timestamp() WHERE policy = 'sh_change';
 SELECT quota, remaining FROM distsys.rate_limit_take('sh_change', 'k');
 
 -- shadow and disabled

@@ -117,6 +117,19 @@ UPDATE distsys.rate_limit_tier_policy SET quota = 9223372036854775807 WHERE tier
 SELECT pg_temp.fails($$SELECT * FROM distsys.rate_limit_take_for('nobody')$$);
 UPDATE distsys.rate_limit_tier_policy SET quota = 20 WHERE tier = 'default';
 
+-- an override that comes and goes carries over proportionally, whatever the last change of the policy said
+SELECT distsys.rate_limit_create('carried', quota => 10, period => '300 days'), distsys.rate_limit_alter('carried', quota => 20, on_change => 'reset');
+SET distsys.clock_offset = '1 min';
+SELECT allowed, remaining FROM distsys.rate_limit_take_for('carl', 15, '{carried}');
+INSERT INTO distsys.rate_limit_override (subject, policy, quota) VALUES ('carl', 'carried', 40);
+SELECT allowed, quota, remaining FROM distsys.rate_limit_take_for('carl', 2, '{carried}');
+DELETE FROM distsys.rate_limit_override WHERE subject = 'carl';
+SELECT allowed, quota, remaining FROM distsys.rate_limit_take_for('carl', 2, '{carried}');
+SELECT distsys.rate_limit_alter('carried', quota => 30, on_change => 'reset');
+SELECT allowed, quota, remaining FROM distsys.rate_limit_take_for('carl', 2, '{carried}');
+RESET distsys.clock_offset;
+SELECT distsys.rate_limit_drop('carried');
+
 -- bad arguments
 SELECT call, pg_temp.fails('SELECT * FROM distsys.rate_limit_take_for(' || call || ')') FROM (VALUES
     ($$NULL$$), ($$''$$), ($$repeat('s', 256)$$), ($$E'a\nb'$$), ($$'acme', NULL$$), ($$'acme', -1$$), ($$'acme', 0$$), ($$'acme', 1, '{}'$$), ($$'acme', 1, '{nope}'$$),
