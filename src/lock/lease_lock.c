@@ -31,7 +31,7 @@ check_not_own(const LeaseRequest *request, const LeaseAnswer *answer)
 			(errcode_sd(ERRCODE_SD_WOULD_DEADLOCK),
 			 errmsg("lease \"%s\" is held by the same owner in this session", name_cstring(request->name)),
 			 errdetail("To wait for it without an end would be to wait for oneself."),
-			 errhint("Leases are not re-entrant: release it first, or go on with the token you have.")));
+			 errhint("Leases are not re-entrant: release it first, or go on with the token you have. Behind a transaction pooler give each client an owner of its own.")));
 }
 
 /* One attempt in a transaction of its own; *queued: refused, and it has a new place in the queue. */
