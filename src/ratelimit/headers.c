@@ -145,10 +145,12 @@ tightest(const RateTake *takes, int n)
 	return found;
 }
 
+/* In Unix time, rounded up. */
 static int64
-epoch_seconds(TimestampTz at)
+epoch_seconds_after(TimestampTz at, int64 us)
 {
-	return (at + SECONDS - 1) / SECONDS + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
+	return (at + Min(us, PG_INT64_MAX - SECONDS - at) + SECONDS - 1) / SECONDS +
+		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
 }
 
 static void
@@ -156,7 +158,7 @@ append_single(StringInfo json, const RateTake *take, HeaderStyle style)
 {
 	const char *prefix = style == HEADER_X ? "X-RateLimit" : "RateLimit";
 	int64		reset = style == HEADER_X ?
-		epoch_seconds(take->decided_at + take->verdict.reset_us) : seconds_up(take->verdict.reset_us);
+		epoch_seconds_after(take->decided_at, take->verdict.reset_us) : seconds_up(take->verdict.reset_us);
 
 	append_number_field(json, psprintf("%s-Limit", prefix), take->config.rule.limit.burst);
 	append_number_field(json, psprintf("%s-Remaining", prefix), take->verdict.remaining);

@@ -124,5 +124,10 @@ SELECT distsys.access_revoke('regress_rate_app', 'app') > 0 AS app, distsys.acce
        distsys.access_revoke('regress_rate_operator', 'operator') > 0 AS operator;
 DROP ROLE regress_rate_none, regress_rate_app, regress_rate_config, regress_rate_operator;
 
+-- a limit that is full beyond the end of time
+SELECT distsys.rate_limit_create('aeons', quota => 1, period => '1 us', burst => 9223372036854775807);
+SELECT allowed FROM distsys.rate_limit_take('aeons', 'k', 9223372036854775807);
+SELECT (h ->> 'X-RateLimit-Reset')::bigint > 9223372000000 AS reset FROM distsys.rate_limit_headers('{aeons}', '{k}', 'x') h;
+
 SELECT distsys.rate_limit_drop(policy) AS dropped FROM (SELECT policy FROM distsys.rate_limit_policy ORDER BY policy) p GROUP BY 1;
 DELETE FROM distsys.rate_limit_bucket;
