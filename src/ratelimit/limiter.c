@@ -302,6 +302,18 @@ take_shared(RateTake *takes, int n)
 	conclude(takes, n);
 }
 
+/* A cost of 0 is a look, which works where nothing can be written. */
+static bool
+only_looks(const RateTake *takes, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (takes[i].cost > 0)
+			return false;
+	}
+	return true;
+}
+
 void
 limiter_take(RateTake *takes, int n)
 {
@@ -314,9 +326,10 @@ limiter_take(RateTake *takes, int n)
 		take_shared(takes, n);
 	else
 	{
-		Relation	rel = row_open_write(TABLE_RATE_LIMIT_BUCKET, "rate_limit_take()");
+		bool		looks = only_looks(takes, ndurable);
+		Relation	rel = looks ? row_open_read(TABLE_RATE_LIMIT_BUCKET) : row_open_write(TABLE_RATE_LIMIT_BUCKET, "rate_limit_take()");
 
-		if (take_durable(rel, takes, ndurable, n))
+		if (take_durable(rel, takes, ndurable, n) || looks)
 			row_close(rel);
 		else
 			row_close_unwritten(rel);

@@ -122,9 +122,11 @@ $$;
 SELECT * FROM pg_temp.detail($$distsys.rate_limit_take_or_raise('shadowed', 'k')$$);
 SELECT * FROM pg_temp.detail($$distsys.rate_limit_take_or_raise('shadowed', 'k', 3)$$);
 
--- READ ONLY: peek works, the rest does not
+-- READ ONLY: looks work, the rest does not
 BEGIN READ ONLY;
 SELECT remaining FROM distsys.rate_limit_peek('login', 'tx');
+SELECT allowed, remaining FROM distsys.rate_limit_take('login', 'tx', 0);
+SELECT allowed, status FROM distsys.rate_limit_http('{login}', '{tx}', '{0}');
 SELECT remaining FROM distsys.rate_limit_take('login', 'tx');
 ROLLBACK;
 BEGIN READ ONLY;
