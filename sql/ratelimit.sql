@@ -279,7 +279,7 @@ COMMENT ON FUNCTION distsys.rate_limit_headers(text[], text[], text) IS 'The hea
 
 CREATE FUNCTION distsys.rate_limit_wait(policy text, key text, cost bigint DEFAULT 1, wait interval DEFAULT '5 s') RETURNS distsys.rate_limit_result
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_wait';
-COMMENT ON FUNCTION distsys.rate_limit_wait(text, text, bigint, interval) IS 'Takes cost and sleeps until it may be used, at most wait (0 .. distsys.max_function_wait), in order of arrival; refused at once when it would take longer, with the retry_after of a take. The row is as of the end of the wait. A cancel or a lost connection gives the tokens back. Shared policies with algorithm token_bucket, gcra or leaky_bucket only: 0A000. It sleeps in its statement, with the snapshot of that statement.';
+COMMENT ON FUNCTION distsys.rate_limit_wait(text, text, bigint, interval) IS 'Takes cost and sleeps until it may be used, at most wait (0 .. distsys.max_function_wait), in order of arrival; refused at once when it would take longer, with the retry_after of a take. The row is as of the end of the wait. A cancel or a lost connection gives the tokens back unless others wait behind it. Shared policies with algorithm token_bucket, gcra or leaky_bucket only: 0A000. It sleeps in its statement, with the snapshot of that statement.';
 INSERT INTO distsys.access_object (profile, kind, name) VALUES ('app', 'routine', 'rate_limit_wait');
 
 -- Views ----------------------------------------------------------------------
