@@ -381,7 +381,7 @@ COMMENT ON FUNCTION distsys.semaphore_create(text, int, int, boolean) IS 'Create
 
 CREATE FUNCTION distsys.semaphore_resize(name text, permits int) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_semaphore_resize';
-COMMENT ON FUNCTION distsys.semaphore_resize(text, int) IS 'Changes the number of permits (1 .. 10,000), effective at commit; never waits for holders. Fewer: slots above the number are not granted again; who holds one keeps it until released or expired, so in_use may exceed permits meanwhile. More: those who wait are called. false: it had that many. 42704 unknown.';
+COMMENT ON FUNCTION distsys.semaphore_resize(text, int) IS 'Changes the number of permits (1 .. 10,000), effective at commit; never waits for holders. Fewer: who holds one keeps it until released or expired; until fewer are held than there are now, nobody gets one. More: those who wait are called. false: it had that many. 42704 unknown.';
 
 CREATE FUNCTION distsys.semaphore_drop(name text, if_exists boolean DEFAULT false) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_semaphore_drop';

@@ -143,16 +143,17 @@ claim_by_probing(Relation rel, const NameArg *name, int permits, Claim *claim)
 static void
 claim_by_reading(Relation rel, const NameArg *name, int permits, Claim *claim, int64 *retry_us)
 {
-	int			first = claim->wanted == 1 ? random_slot(permits) - 1 : 0;
+	int			first;
 	SlotMap		map;
 
 	slot_map_read(rel, name, permits, &map);
 	*retry_us = slot_map_retry(&map, claim->wanted);
-	if (map.nfree >= claim->wanted)
+	if (map.in_use + claim->wanted <= permits)
 	{
-		for (int i = 0; i < permits && claim->n < claim->wanted; i++)
+		first = claim->wanted == 1 ? random_slot(map.usable) - 1 : 0;
+		for (int i = 0; i < map.usable && claim->n < claim->wanted; i++)
 		{
-			int			slot = (first + i) % permits;
+			int			slot = (first + i) % map.usable;
 
 			if (map.left_us[slot] == 0)
 				claim_slot(rel, name, slot + 1, claim);
@@ -169,7 +170,8 @@ claim_permits(Relation rel, const NameArg *name, int permits, Claim *claim, int6
 
 	if (claim->wanted == 1)
 	{
-		claim_by_probing(rel, name, permits, claim);
+		if (!slots_held_above(rel, name, permits))
+			claim_by_probing(rel, name, permits, claim);
 		if (claim->n == 0)
 			claim_by_reading(rel, name, permits, claim, retry_us);
 		return;

@@ -67,6 +67,38 @@ permit_deadline_values(const Deadline *deadline, Datum *values)
 
 /* ---- all slots ---- */
 
+bool
+slots_held_above(Relation rel, const NameArg *name, int permits)
+{
+	int64		after = permits;
+	RowScan    *scan = row_scan_begin(rel, 1, &name->datum, &after);
+	bool		held = false;
+	HeapTuple	row;
+
+	while (!held && (row = row_scan_next(scan)) != NULL)
+	{
+		ClockReading now = clock_read();
+		Permit		permit;
+
+		permit_from_row(rel, row, &now, &permit);
+		held = permit.live;
+	}
+	row_scan_end(scan);
+	return held;
+}
+
+/* Held slots above a slot and all slots up to it must not be more than there are permits. Then free ones up to it are as many as permits are left. */
+static int
+usable_slots(const SlotMap *map)
+{
+	int			slot = map->nslots;
+	int			above = 0;
+
+	while (slot > 0 && slot + above > map->permits)
+		above += map->left_us[--slot] > 0;
+	return slot;
+}
+
 void
 slot_map_read(Relation rel, const NameArg *name, int permits, SlotMap *map)
 {
@@ -74,21 +106,27 @@ slot_map_read(Relation rel, const NameArg *name, int permits, SlotMap *map)
 	ClockReading now = clock_read();
 	HeapTuple	row;
 
-	map->permits = permits;
-	map->nfree = permits;
+	map->permits = map->nslots = permits;
+	map->in_use = 0;
 	map->left_us = palloc0(permits * sizeof(int64));
 	while ((row = row_scan_next(scan)) != NULL)
 	{
 		Permit		permit;
 
 		permit_from_row(rel, row, &now, &permit);
-		/* slots above the size drain */
-		if (!permit.live || permit.slot > permits)
+		if (!permit.live)
 			continue;
+		if (permit.slot > map->nslots)
+		{
+			map->left_us = repalloc(map->left_us, permit.slot * sizeof(int64));
+			memset(map->left_us + map->nslots, 0, (permit.slot - map->nslots) * sizeof(int64));
+			map->nslots = permit.slot;
+		}
 		map->left_us[permit.slot - 1] = permit.left_us;
-		map->nfree--;
+		map->in_use++;
 	}
 	row_scan_end(scan);
+	map->usable = usable_slots(map);
 }
 
 int
@@ -124,16 +162,17 @@ by_value(const void *a, const void *b)
 int64
 slot_map_retry(const SlotMap *map, int wanted)
 {
+	int			expiries = map->in_use + wanted - map->permits;
 	int64	   *sorted;
 	int64		retry_us;
 
-	if (wanted <= map->nfree || wanted > map->permits)
+	if (expiries <= 0 || wanted > map->permits)
 		return -1;
-	sorted = palloc(map->permits * sizeof(int64));
-	memcpy(sorted, map->left_us, map->permits * sizeof(int64));
-	qsort(sorted, map->permits, sizeof(int64), by_value);
+	sorted = palloc(map->nslots * sizeof(int64));
+	memcpy(sorted, map->left_us, map->nslots * sizeof(int64));
+	qsort(sorted, map->nslots, sizeof(int64), by_value);
 	/* free slots come first, with 0 */
-	retry_us = sorted[wanted - 1];
+	retry_us = sorted[map->nslots - map->in_use + expiries - 1];
 	pfree(sorted);
 	return retry_us;
 }

@@ -55,10 +55,14 @@ extern void permit_deadline_values(const Deadline *deadline, Datum *values);
 typedef struct SlotMap
 {
 	int			permits;
-	int			nfree;
+	int			in_use;			/* slots above the permits included */
+	int			usable;			/* slots 1 .. usable may be granted without there being more in use than permits */
+	int			nslots;
 	int64	   *left_us;		/* of slot i + 1; 0: free */
 } SlotMap;
 
+/* Is a slot above the permits held? Only when the semaphore has shrunk: then the map says which slots may be granted. */
+extern bool slots_held_above(Relation rel, const NameArg *name, int permits);
 extern void slot_map_read(Relation rel, const NameArg *name, int permits, SlotMap *map);
 /* Microseconds until as many as wanted are free because others expire; -1: they are free, but locked. */
 extern int64 slot_map_retry(const SlotMap *map, int wanted);

@@ -420,8 +420,11 @@ row_scan_begin(Relation rel, int nprefix, const Datum *prefix, const int64 *afte
 	make_scan_keys(shape, prefix, nprefix, scan->read.keys);
 	if (after != NULL)
 	{
-		Assert(shape->typid[nprefix] == INT8OID);
-		ScanKeyInit(&scan->read.keys[nkeys++], nprefix + 1, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(*after));
+		bool		small = shape->typid[nprefix] == INT4OID;
+
+		Assert(small || shape->typid[nprefix] == INT8OID);
+		ScanKeyInit(&scan->read.keys[nkeys++], nprefix + 1, BTGreaterStrategyNumber,
+					small ? F_INT4GT : F_INT8GT, small ? Int32GetDatum((int32) *after) : Int64GetDatum(*after));
 	}
 	index_read_begin(&scan->read, rel, SnapshotAny, nkeys);
 	return scan;

@@ -60,7 +60,7 @@ extern void row_make_durable(HeapTuple tuple);
 
 /*
  * Ordered scan over the primary key: rows whose first nprefix key columns equal
- * prefix and, when after is not NULL, whose next key column (bigint) is greater than
+ * prefix and, when after is not NULL, whose next key column (an integer) is greater than
  * *after. Each row once, as of a fresh snapshot taken at begin (on a standby
  * the active snapshot); no predicate locks. The tuple is valid until the next call.
  */

@@ -165,6 +165,20 @@ SELECT distsys.semaphore_resize('size', 2);
 SELECT slots FROM distsys.semaphore_acquire('size', 'other', '10 min');
 SELECT permits, in_use FROM distsys.semaphores WHERE name = 'size';
 
+-- nor any other slot while as many are held as there are permits now, wherever they are
+SELECT distsys.semaphore_create('shrunk', 10);
+SELECT count(*) AS granted FROM generate_series(1, 10) g, LATERAL distsys.semaphore_acquire('shrunk', 'holder ' || g, '10 min') a WHERE a.acquired;
+SELECT count(distsys.semaphore_release(name, token)) AS released FROM distsys.semaphore_permits WHERE name = 'shrunk' AND slot NOT IN (4, 6, 8, 10);
+SELECT distsys.semaphore_resize('shrunk', 4);
+SELECT acquired, reason, retry_after BETWEEN '9 min' AND '10 min' AS until_one_expires FROM distsys.semaphore_acquire('shrunk', 'me', '10 min');
+SELECT distsys.semaphore_resize('shrunk', 5);
+SELECT acquired, reason FROM distsys.semaphore_acquire('shrunk', 'me', '10 min', permits => 2);
+SELECT acquired, slots FROM distsys.semaphore_acquire('shrunk', 'me', '10 min');
+SELECT acquired, reason FROM distsys.semaphore_acquire('shrunk', 'me', '10 min');
+SELECT distsys.semaphore_release(name, token) FROM distsys.semaphore_permits WHERE name = 'shrunk' AND slot = 10;
+SELECT acquired FROM distsys.semaphore_acquire('shrunk', 'me', '10 min');
+SELECT permits, in_use FROM distsys.semaphores WHERE name = 'shrunk';
+
 -- ordinary SQL: effective at once, and checked
 UPDATE distsys.semaphore SET permits = 3, queue_limit = 0 WHERE name = 'size';
 SELECT slots FROM distsys.semaphore_acquire('size', 'other', '10 min');
