@@ -78,13 +78,14 @@ recover(SharedCall *call, SharedOutcome outcome)
 {
 	SharedItem *item = call->failed;
 
+	CHECK_FOR_INTERRUPTS();
 	switch (outcome)
 	{
 		case STALE_POLICY:
 			shared_item_reread(item, call->step);
 			break;
 		case STALE_RULE:
-			shared_item_find_rule(item);
+			shared_item_find_rule_again(item);
 			break;
 		case UNKNOWN_KEY:
 			shared_snapshot_bring(&item->key);
@@ -264,7 +265,7 @@ lock_entry(RateTake *take, bool make, SharedCall *call, SharedItem *item)
 			return item->entry;
 		shared_let_go(call);
 		shmap_unlock(&shared_map, shmap_partition(&item->key));
-		shared_item_find_rule(item);
+		shared_item_find_rule_again(item);
 	} while (true);
 }
 

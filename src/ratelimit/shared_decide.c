@@ -20,6 +20,8 @@
  */
 #define STALE_RULE_US SECONDS
 
+#define MAX_RULES_LOST 100
+
 /* ---- before the locks ---- */
 
 /* Brings a rule's moments to the clock of shared limits. */
@@ -42,10 +44,19 @@ look_for_rule(SharedItem *item)
 }
 
 /* Limits that are full keep the slot of their rule until somebody needs it. */
-void
-shared_item_find_rule(SharedItem *item)
+static void
+find_rule(SharedItem *item)
 {
 	item->has_rule = look_for_rule(item) || (shared_map_dispose() && look_for_rule(item));
+}
+
+void
+shared_item_find_rule_again(SharedItem *item)
+{
+	find_rule(item);
+	/* in a crowd this could go on: there is no room then */
+	if (++item->rules_lost > MAX_RULES_LOST)
+		item->has_rule = false;
 }
 
 void
@@ -56,11 +67,12 @@ shared_item_prepare(SharedItem *item, RateTake *take, int64 step)
 	item->entry = NULL;
 	item->made = false;
 	item->pinned = false;
+	item->rules_lost = 0;
 	item->reread = false;
 	item->complete = take->config.on_restart != RATE_RESTART_SNAPSHOT || shared_is_complete() || RecoveryInProgress();
 	take->applied = 0;
 	to_shared_clock(&take->config.rule, step);
-	shared_item_find_rule(item);
+	find_rule(item);
 }
 
 void
@@ -70,7 +82,7 @@ shared_item_reread(SharedItem *item, int64 step)
 
 	take_reread(take, clock_wall());
 	to_shared_clock(&take->config.rule, step);
-	shared_item_find_rule(item);
+	find_rule(item);
 	item->reread = true;
 }
 

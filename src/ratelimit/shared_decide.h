@@ -13,6 +13,7 @@ typedef struct SharedItem
 	RateTake   *take;
 	ShmapKey	key;
 	bool		has_rule;		/* else there is no room in the table of rules */
+	int			rules_lost;		/* how often its slot was given away before it was pinned */
 	SharedRuleRef rule;
 	SharedEntry *entry;			/* under the lock; NULL: none */
 	bool		made;			/* by this call */
@@ -50,7 +51,8 @@ typedef struct SharedCall
 extern void shared_item_prepare(SharedItem *item, RateTake *take, int64 step);
 /* The policy as of now. */
 extern void shared_item_reread(SharedItem *item, int64 step);
-extern void shared_item_find_rule(SharedItem *item);
+/* The slot of the rule serves another: looks for another slot. */
+extern void shared_item_find_rule_again(SharedItem *item);
 
 /* ---- under the locks of the partitions: no error, no allocation ---- */
 

@@ -18,6 +18,9 @@
 #define PROBES 64
 #define REMEMBERED 64			/* per backend, a power of two */
 
+/* Another slot is preferred to one that was filled so recently. */
+#define FRESH_US SECONDS
+
 typedef struct Slot
 {
 	pg_atomic_uint64 pins;		/* generation in the upper half, entries that use it in the lower */
@@ -127,20 +130,32 @@ describe(Slot *slot, Oid database, const NameArg *policy, const LimitRule *rule,
 	slot->rule = *rule;
 }
 
-static bool
-fill(uint32 hash, Oid database, const NameArg *policy, const LimitRule *rule, RateRestart on_restart, SharedRuleRef *ref)
+static Slot *
+claim_near(uint32 hash, int64 filled_before)
 {
 	for (int probe = 0; probe < PROBES; probe++)
 	{
 		Slot	   *slot = slot_near(hash, probe);
 
-		if (!claim(slot))
-			continue;
-		describe(slot, database, policy, rule, on_restart);
-		*ref = ref_to(slot);
-		return true;
+		if (slot->info.since < filled_before && claim(slot))
+			return slot;
 	}
-	return false;
+	return NULL;
+}
+
+/* A slot that was filled just now is about to be pinned, perhaps by the very call that looks for another. */
+static bool
+fill(uint32 hash, Oid database, const NameArg *policy, const LimitRule *rule, RateRestart on_restart, SharedRuleRef *ref)
+{
+	Slot	   *slot = claim_near(hash, shared_now() - FRESH_US);
+
+	if (slot == NULL)
+		slot = claim_near(hash, PG_INT64_MAX);
+	if (slot == NULL)
+		return false;
+	describe(slot, database, policy, rule, on_restart);
+	*ref = ref_to(slot);
+	return true;
 }
 
 static bool

@@ -128,6 +128,17 @@ SELECT quota, remaining FROM distsys.rate_limit_take('sh_change', 'k', 0);
 UPDATE distsys.rate_limit_policy SET quota = 30, on_change = 'reset', changed_at = clock_timestamp() WHERE policy = 'sh_change';
 SELECT quota, remaining FROM distsys.rate_limit_take('sh_change', 'k');
 
+-- of many limits at once: their rules share slots
+SELECT count(distsys.rate_limit_create('sh_many_' || g, quota => g, period => '300 days', storage => 'shared')) FROM generate_series(101, 500) g;
+CREATE FUNCTION pg_temp.take_many(cost bigint) RETURNS TABLE (policy text, allowed boolean, remaining bigint) LANGUAGE sql AS $$
+    SELECT t.policy, t.allowed, t.remaining FROM (SELECT array_agg('sh_many_' || g) AS names FROM generate_series(101, 500) g) n,
+        distsys.rate_limit_take_all(n.names, array_fill('k'::text, ARRAY[400]), array_fill(take_many.cost, ARRAY[400])) t
+$$;
+SELECT count(*) FROM pg_temp.take_many(50) WHERE allowed;
+UPDATE distsys.rate_limit_policy SET quota = 3 * quota + 1, on_change = 'as_is', changed_at = clock_timestamp() WHERE policy LIKE 'sh\_many%';
+SELECT count(*) FROM pg_temp.take_many(1) WHERE allowed AND remaining = split_part(policy, '_', 3)::bigint - 51;
+SELECT count(*) FROM pg_temp.take_many(1) WHERE allowed AND remaining = split_part(policy, '_', 3)::bigint - 52;
+
 -- shadow and disabled
 SELECT distsys.rate_limit_alter('sh_change', mode => 'shadow');
 SELECT allowed, within, reason FROM distsys.rate_limit_take('sh_change', 'k', 30);
