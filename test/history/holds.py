@@ -74,7 +74,7 @@ def one_hold(token, first, operations):
             if o.answered is not None and o.answered < hold.valid and (o.outcome == "lost" or o.kind == "release" and o.outcome == "refused"):
                 hold.early_loss = o
             hold.valid = min(hold.valid, o.begin)
-            if hold.released and first["min_hold"] is not None:
+            if o.kind == "release" and o.outcome == "ok" and first["min_hold"] is not None:      # nobody's, and nobody else's
                 hold.valid = max(hold.valid, first.begin + int(first["min_hold"] * S))
             break
         else:
