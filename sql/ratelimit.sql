@@ -250,15 +250,15 @@ COMMENT ON FUNCTION distsys.rate_limit_cancel(bigint) IS 'Cancels a reservation 
 
 CREATE FUNCTION distsys.rate_limit_block(policy text, key text, duration interval, reason text DEFAULT NULL) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_block';
-COMMENT ON FUNCTION distsys.rate_limit_block(text, text, interval, text) IS 'Refuses every take of key for duration (> 0, at most 100 years, no months), whatever is left; a longer or shorter block before it is replaced. reason (1..255 bytes) is shown in the view rate_limits. Waits for an open take. true. For operators.';
+COMMENT ON FUNCTION distsys.rate_limit_block(text, text, interval, text) IS 'Refuses every take of key for duration (> 0, at most 100 years, no months), whatever is left; a longer or shorter block before it is replaced. reason (1..255 bytes) is shown in the view rate_limits. Durable: waits for an open take, at most distsys.max_function_wait, then SD202. true. For operators.';
 
 CREATE FUNCTION distsys.rate_limit_unblock(policy text, key text) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_unblock';
-COMMENT ON FUNCTION distsys.rate_limit_unblock(text, text) IS 'Lifts a block, also one of block_for; what is left in the limit stays. false: there was none. For operators.';
+COMMENT ON FUNCTION distsys.rate_limit_unblock(text, text) IS 'Lifts a block, also one of block_for; what is left in the limit stays. false: there was none. Durable: waits for an open take, at most distsys.max_function_wait, then SD202. For operators.';
 
 CREATE FUNCTION distsys.rate_limit_reset(policy text, key text) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_rate_limit_reset';
-COMMENT ON FUNCTION distsys.rate_limit_reset(text, text) IS 'Makes a limit full again and lifts its block. false: it was full. For operators.';
+COMMENT ON FUNCTION distsys.rate_limit_reset(text, text) IS 'Makes a limit full again and lifts its block. false: it was full. Durable: waits for an open take, at most distsys.max_function_wait, then SD202. For operators.';
 
 CREATE FUNCTION distsys.rate_limit_http(policies text[], keys text[], costs bigint[] DEFAULT NULL, style text DEFAULT 'ietf',
     OUT allowed boolean, OUT status int, OUT headers jsonb, OUT problem jsonb, OUT violated text[]) RETURNS record

@@ -25,6 +25,7 @@
 #include "core/clock.h"
 #include "core/guc.h"
 #include "core/keylock.h"
+#include "core/refusal.h"
 #include "ratelimit/durable.h"
 #include "ratelimit/judge.h"
 #include "ratelimit/limiter.h"
@@ -372,4 +373,15 @@ limiter_require_shared(const NameArg *policy, const char *command)
 	if (!config.shared && config.mode != RATE_DISABLED)
 		arg_not_built(psprintf("%s with durable storage", command),
 					  "Use storage => 'shared', or sleep in the client for what retry_after says.");
+}
+
+void
+limiter_raise_unreachable(const NameArg *policy, RateReason reason)
+{
+	ereport(ERROR,
+			(errcode_sd(ERRCODE_SD_LIMITER_UNAVAILABLE),
+			 errmsg("rate limit \"%s\" is %s", name_cstring(*policy),
+					reason == RATE_CONTENDED ? "held by another transaction" : "out of shared memory"),
+			 errhint("Retry the call.")));
+	pg_unreachable();
 }

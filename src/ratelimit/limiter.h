@@ -84,5 +84,7 @@ extern void limiter_take(RateTake *takes, int n);
 extern void limiter_peek(RateTake *takes, int n);
 /* 0A000 for a durable policy: a wait in it would hold back whoever it waits for. */
 extern void limiter_require_shared(const NameArg *policy, const char *command);
+/* SD202, where no row can say it: contended or unavailable. */
+pg_noreturn extern void limiter_raise_unreachable(const NameArg *policy, RateReason reason);
 
 #endif							/* DISTSYS_LIMITER_H */

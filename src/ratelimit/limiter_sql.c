@@ -62,11 +62,7 @@ static void
 check_reached(const RateTake *take)
 {
 	if (take->reason == RATE_CONTENDED || take->reason == RATE_UNAVAILABLE)
-		ereport(ERROR,
-				(errcode_sd(ERRCODE_SD_LIMITER_UNAVAILABLE),
-				 errmsg("rate limit \"%s\" is %s", name_cstring(take->policy),
-						take->reason == RATE_CONTENDED ? "held by another transaction" : "out of shared memory"),
-				 errhint("Retry the call.")));
+		limiter_raise_unreachable(&take->policy, take->reason);
 }
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_rate_limit_take_or_raise);

@@ -8,20 +8,23 @@
 #include "compat.h"
 
 #include "core/clock.h"
+#include "core/guc.h"
 #include "core/keylock.h"
 #include "ratelimit/durable.h"
+#include "ratelimit/limiter.h"
 #include "ratelimit/operator.h"
 #include "ratelimit/request.h"
 #include "ratelimit/shared.h"
 #include "store/row.h"
 
-/* Opens the table, locks the key and waits for open takes. */
+/* Opens the table, locks the key and waits for open takes, as long as a function may. */
 static Relation
 lock_for_operator(RateTake *take, const char *command)
 {
 	Relation	rel = row_open_write(TABLE_RATE_LIMIT_BUCKET, command);
 
-	(void) keylock_wait(&take->tag, ExclusiveLock, KEYLOCK_FOR_EVER);
+	if (!keylock_wait(&take->tag, ExclusiveLock, (int64) guc_max_function_wait * MILLISECONDS))
+		limiter_raise_unreachable(&take->policy, RATE_CONTENDED);
 	return rel;
 }
 
