@@ -5,6 +5,7 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(sleep);
 
 my $names = $ENV{DISTSYS_TEST_NAMES} // 100_000;
 my $renewals = $ENV{DISTSYS_TEST_RENEWALS} // 100_000;
@@ -53,8 +54,16 @@ my $last = ask("SELECT token FROM distsys.lease_get('name $batches.10000')");
 $node->append_conf('postgresql.conf', "distsys.clock_offset = '10 min'\n");
 $node->reload;
 ok($node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM distsys.leases'), 'the worker removes them');
-ask('VACUUM distsys.lease_grant');
-cmp_ok(ask("SELECT pg_relation_size('distsys.lease_grant') / 8192"), '<=', 8, 'the table has its size of before');
+# a job of the worker may have a snapshot that still sees the last of them, or the table open
+my $pages;
+for my $try (1 .. 50)
+{
+	ask('VACUUM distsys.lease_grant');
+	$pages = ask("SELECT pg_relation_size('distsys.lease_grant') / 8192");
+	last if $pages <= 8;
+	sleep(0.2);
+}
+cmp_ok($pages, '<=', 8, 'the table has its size of before');
 cmp_ok(ask("SELECT token FROM distsys.lease_acquire('name 1', 'me', '10 s')"), '>', $last, 'the order of tokens does not depend on the rows');
 
 $node->stop;
