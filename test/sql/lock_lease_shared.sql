@@ -119,7 +119,7 @@ SELECT distsys.lease_break('nobody') IS NULL AS nobody_held_it;
 SELECT pg_temp.state($$distsys.lease_break('stuck', '-1 s')$$) AS negative, pg_temp.state($$distsys.lease_break('stuck', NULL)$$) AS is_null,
        pg_temp.state($$distsys.lease_break(NULL)$$) AS null_name, pg_temp.state($$distsys.lease_break('stuck', '0', repeat('x', 1025))$$) AS long_reason;
 -- what has happened
-SELECT name, event, owner, reason FROM distsys.lease_history WHERE name IN ('relay', 'stuck', 'doc') ORDER BY at, name, owner;
+SELECT name, event, owner, reason FROM distsys.lease_history WHERE name IN ('relay', 'stuck', 'doc') ORDER BY name, at, owner;
 
 -- one heartbeat for many
 SELECT distsys.lease_session_open('worker 1', '10 s') AS session \gset
