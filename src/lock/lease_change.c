@@ -85,6 +85,20 @@ lease_transfer(const LeaseKind *kind, const NameArg *name, int64 token, const Na
 
 /* ---- break ---- */
 
+/* The operator's word stands above the least time to hold. */
+static void
+write_break(const LeaseKind *kind, Relation rel, const NameArg *name, HeapTuple row, const Lease *lease, LeaseChange *change, const char *reason)
+{
+	if (lease->has_hold)
+	{
+		lease_change_null(change, ATTR_MIN_HOLD_UNTIL);
+		lease_change_null(change, ATTR_MIN_HOLD_BOOT);
+	}
+	row_update(rel, row, change->values, change->nulls, change->replace);
+	lease_history_add(kind, name, "broken", lease, reason);
+	stats_add(kind->domain, "", "broken", 1);
+}
+
 /* Ends one live grant after_us from now. Returns when that is, 0: it is not live any more. */
 static int64
 break_grant(const LeaseKind *kind, Relation rel, const NameArg *name, int64 token, int64 after_us, const char *reason)
@@ -102,15 +116,7 @@ break_grant(const LeaseKind *kind, Relation rel, const NameArg *name, int64 toke
 	deadline = deadline_after(&now, after_us);
 	lease_change_deadline(&change, &lease, &now, &deadline);
 	lease_change_set(&change, ATTR_BROKEN, BoolGetDatum(true));
-	if (lease.has_hold)
-	{
-		/* the operator's word stands above the least time to hold */
-		lease_change_null(&change, ATTR_MIN_HOLD_UNTIL);
-		lease_change_null(&change, ATTR_MIN_HOLD_BOOT);
-	}
-	row_update(rel, row, change.values, change.nulls, change.replace);
-	lease_history_add(kind, name, "broken", &lease, reason);
-	stats_add(kind->domain, "", "broken", 1);
+	write_break(kind, rel, name, row, &lease, &change, reason);
 	return after_us;
 }
 
@@ -135,11 +141,7 @@ end_hold(const LeaseKind *kind, Relation rel, const NameArg *name, const Lease *
 		lease_let_go(kind, name, kept->token, mode);
 		return false;
 	}
-	lease_change_null(&change, ATTR_MIN_HOLD_UNTIL);
-	lease_change_null(&change, ATTR_MIN_HOLD_BOOT);
-	row_update(rel, row, change.values, change.nulls, change.replace);
-	lease_history_add(kind, name, "broken", &lease, reason);
-	stats_add(kind->domain, "", "broken", 1);
+	write_break(kind, rel, name, row, &lease, &change, reason);
 	return true;
 }
 

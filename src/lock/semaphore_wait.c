@@ -68,15 +68,15 @@ join_queue(const SemaphoreRequest *request, int64 wait_us)
 
 /* How long until it may be granted without a release, for the one who is to take it. */
 static int64
-time_to_expiry(const SemaphoreRequest *request, const SemaphoreGrant *refused)
+time_to_expiry(const SemaphoreGrant *refused)
 {
 	return refused->retry_us >= 0 && waitlist_first() ? refused->retry_us : PG_INT64_MAX;
 }
 
 static void
-wait_a_little(const SemaphoreRequest *request, const SemaphoreGrant *refused, int64 left_us, int64 *poll_us)
+wait_a_little(const SemaphoreGrant *refused, int64 left_us, int64 *poll_us)
 {
-	int64		sleep_us = Min(left_us, time_to_expiry(request, refused));
+	int64		sleep_us = Min(left_us, time_to_expiry(refused));
 
 	if (waitlist_available())
 		waitlist_sleep(Min(sleep_us, LOOK_AGAIN), WAIT_SEMAPHORE);
@@ -98,7 +98,7 @@ try_until(const SemaphoreRequest *request, TimestampTz until, SemaphoreGrant *gr
 			return reason;
 		if (left_us <= 0)
 			return SEMAPHORE_TIMEOUT;
-		wait_a_little(request, grant, left_us, &poll_us);
+		wait_a_little(grant, left_us, &poll_us);
 	}
 }
 
