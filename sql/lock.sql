@@ -72,7 +72,8 @@ CREATE TABLE distsys.lease_grant (
     data           jsonb,
     session_id     uuid,
     PRIMARY KEY (name, slot)
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+) WITH (fillfactor = 50, vacuum_index_cleanup = on, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+-- vacuum_index_cleanup: left to itself, VACUUM leaves dead line pointers of few pages for later, and with one in the last page it gives no page back.
 COMMENT ON TABLE distsys.lease_grant IS 'Internal: grants of leases; slot 0 is the exclusive one, shared ones have slots from 1 on. Read the view distsys.leases. VACUUM may give its pages back, which keeps others out for a few milliseconds: after many names it is small again.';
 SELECT pg_catalog.pg_extension_config_dump('distsys.lease_grant', '');
 
