@@ -51,6 +51,19 @@ extern int64 *arg_int64_array(FunctionCallInfo fcinfo, int argno, const char *wh
 /* an argument value that a later version builds: 0A000 */
 pg_noreturn extern void arg_not_built(const char *what, const char *hint);
 
+/* Min and Max for arguments that are calls: those macros evaluate the one that they return twice */
+static inline int64
+at_least(int64 value, int64 lowest)
+{
+	return Max(value, lowest);
+}
+
+static inline int64
+at_most(int64 value, int64 highest)
+{
+	return Min(value, highest);
+}
+
 extern Datum interval_datum(int64 us);	/* palloc'd interval from microseconds (days stay 0) */
 extern int32 seconds_up(int64 us);		/* rounded up to whole seconds, clamped to int */
 

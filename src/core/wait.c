@@ -60,8 +60,10 @@ void
 wait_poll(int64 *poll_us, int64 us, WaitPoint point)
 {
 	int64		half;
+	int64		sleep_us;
 
 	*poll_us = Min(Max(*poll_us * 2, POLL_FIRST), POLL_LAST);
 	half = *poll_us / 2;
-	wait_sleep(Min(us, half + (int64) (pg_prng_double(&pg_global_prng_state) * half)), point);
+	sleep_us = half + (int64) (pg_prng_double(&pg_global_prng_state) * half);
+	wait_sleep(Min(us, sleep_us), point);
 }

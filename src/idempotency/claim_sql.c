@@ -73,7 +73,7 @@ answer_columns(const ClaimAnswer *answer, Datum *values, bool *nulls)
 	if (answer->status == CLAIM_IN_PROGRESS)
 	{
 		put(values, nulls, OUT_RETRY_AFTER, interval_datum(retry_after(answer)));
-		put(values, nulls, OUT_RETRY_AFTER_S, Int32GetDatum(Max(1, seconds_up(retry_after(answer)))));
+		put(values, nulls, OUT_RETRY_AFTER_S, Int32GetDatum(at_least(seconds_up(retry_after(answer)), 1)));
 	}
 	if (!answer->known)
 		return;

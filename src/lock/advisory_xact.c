@@ -121,7 +121,7 @@ sort_wanted(const NameArg *names, int n, int *nwanted)
 static int64
 wait_left(TimestampTz until, int64 wait_us)
 {
-	return wait_us <= 0 ? wait_us : Max(until - GetCurrentTimestamp(), 0);
+	return wait_us <= 0 ? wait_us : at_least(until - GetCurrentTimestamp(), 0);
 }
 
 /* All of them or, when the wait has elapsed, none that was not held before. */

@@ -321,6 +321,7 @@ last_writer_unseen(const LOCKTAG *tag, Snapshot snapshot)
 	Writer	   *writer;
 	uint64		xid;
 	uint64		dropped;
+	uint64		begun;
 	bool		several;
 
 	if (!shmem_available())
@@ -336,7 +337,8 @@ last_writer_unseen(const LOCKTAG *tag, Snapshot snapshot)
 
 	if (xid != 0)
 		return several ? ended_since(xid, snapshot) : running_in(xid, snapshot);
-	return ended_since(Max(dropped, pg_atomic_read_u64(&map->begun)), snapshot);
+	begun = pg_atomic_read_u64(&map->begun);
+	return ended_since(Max(dropped, begun), snapshot);
 }
 
 void

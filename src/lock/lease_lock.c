@@ -77,7 +77,7 @@ lock_until(const LeaseRequest *request, int64 wait_us, LeaseAnswer *answer)
 		lease_begin_waiting(&lease_kind, request);
 		if (!queued)
 			lease_sleep(answer, left_us, &poll_us);
-		waited_us = Max(wait_clock() - begun, 1);
+		waited_us = at_least(wait_clock() - begun, 1);
 	}
 	lease_count(&lease_kind, acquired, acquired ? LEASE_OK : wait_us > 0 ? LEASE_TIMEOUT : answer->reason, waited_us);
 	return acquired;
@@ -122,7 +122,7 @@ distsys_lease_lock(PG_FUNCTION_ARGS)
 	{
 		/* the caller does not know when the wait ended, and the commit has taken its time too */
 		ClockReading now = clock_read();
-		int64		left_us = Max(deadline_left(&answer.lease.deadline, &now), 0);
+		int64		left_us = at_least(deadline_left(&answer.lease.deadline, &now), 0);
 
 		values[0] = Int64GetDatum(answer.lease.token);
 		values[1] = TimestampTzGetDatum(answer.lease.expires_at);

@@ -75,10 +75,10 @@ judge(const ClockReading *now, Lease *lease)
 
 	/* a renewal that the promoted server never received may have prolonged it */
 	if (!lease->broken)
-		left_us = Max(left_us, token_promoted_left(now, lease->ttl_us));
+		left_us = at_least(left_us, token_promoted_left(now, lease->ttl_us));
 	lease->live = !lease->released && left_us > 0 && of_this_database;
 	lease->left_us = lease->live ? left_us : 0;
-	lease->hold_left_us = lease->has_hold && of_this_database ? Max(deadline_left(&lease->hold, now), 0) : 0;
+	lease->hold_left_us = lease->has_hold && of_this_database ? at_least(deadline_left(&lease->hold, now), 0) : 0;
 	lease->expires_at = lease->deadline.wall;
 	/* somebody has set the wall clock since, or it lasts longer after a promotion */
 	if (lease->live && llabs(now->wall + left_us - lease->deadline.wall) > CLOCK_AGREES)

@@ -50,7 +50,11 @@ lease_sleep(const LeaseAnswer *answer, int64 left_us, int64 *poll_us)
 		return;
 	}
 	if (answer->retry_us > 0)
-		waitlist_sleep(Min(Min(answer->retry_us + (waitlist_first() ? 0 : LOOK_AGAIN), LOOK_AT_LEAST), left_us), WAIT_LEASE);
+		{
+		int64		sleep_us = answer->retry_us + (waitlist_first() ? 0 : LOOK_AGAIN);
+
+		waitlist_sleep(Min(Min(sleep_us, LOOK_AT_LEAST), left_us), WAIT_LEASE);
+	}
 	else
 		waitlist_sleep(Min(LOOK_AGAIN, left_us), WAIT_LEASE);
 }
@@ -149,7 +153,7 @@ try_until(const LeaseKind *kind, const LeaseRequest *requests, int n, int64 wait
 	{
 		int64		left_us;
 
-		*waited_us = Max(wait_clock() - begun, 1);
+		*waited_us = at_least(wait_clock() - begun, 1);
 		left_us = wait_us - *waited_us;
 		if (left_us <= 0)
 		{
@@ -159,7 +163,7 @@ try_until(const LeaseKind *kind, const LeaseRequest *requests, int n, int64 wait
 		if (!intended)
 			intended = intend(kind, &requests[obstacle], &intent);
 		wait_in_function(kind, &requests[obstacle], &answers[obstacle], left_us, &poll_us);
-		*waited_us = Max(wait_clock() - begun, 1);
+		*waited_us = at_least(wait_clock() - begun, 1);
 	}
 	if (intended)
 		keylock_release(&intent, ShareLock);

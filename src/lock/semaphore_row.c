@@ -36,7 +36,7 @@ permit_from_row(Relation rel, HeapTuple row, const ClockReading *now, Permit *pe
 		permit->request_id = *DatumGetUUIDP(values[ATTR_REQUEST_ID - 1]);
 
 	/* a renewal that a promoted server never received may have prolonged it */
-	permit->left_us = Max(deadline_left(&permit->deadline, now), token_promoted_left(now, permit->ttl_us));
+	permit->left_us = at_least(deadline_left(&permit->deadline, now), token_promoted_left(now, permit->ttl_us));
 	permit->live = !DatumGetBool(values[ATTR_RELEASED - 1]) && permit->left_us > 0 &&
 		permit->token >= token_lease_floor();
 	if (!permit->live)

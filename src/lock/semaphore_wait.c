@@ -76,7 +76,7 @@ time_to_expiry(const SemaphoreGrant *refused)
 static void
 wait_a_little(const SemaphoreGrant *refused, int64 left_us, int64 *poll_us)
 {
-	int64		sleep_us = Min(left_us, time_to_expiry(refused));
+	int64		sleep_us = at_most(left_us, time_to_expiry(refused));
 
 	if (waitlist_available())
 		waitlist_sleep(Min(sleep_us, LOOK_AGAIN), WAIT_SEMAPHORE);

@@ -531,10 +531,9 @@ distsys_outbox_reject(PG_FUNCTION_ARGS)
 static int64
 backoff_us(const GroupConfig *config, int32 attempt)
 {
-	double		ceiling = Min((double) config->backoff_cap_us,
-							  (double) config->backoff_base_us * pow(2.0, Min(attempt - 1, 62)));
+	double		backoff = (double) config->backoff_base_us * pow(2.0, Min(attempt - 1, 62));
 
-	return (int64) (pg_prng_double(&pg_global_prng_state) * ceiling);
+	return (int64) (pg_prng_double(&pg_global_prng_state) * Min(backoff, (double) config->backoff_cap_us));
 }
 
 /* Takes a delivery out of flight into outbox_retry. */

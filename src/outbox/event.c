@@ -110,7 +110,7 @@ distsys_outbox_read(PG_FUNCTION_ARGS)
 	result_begin_set(fcinfo);
 	bound = sequencer_settle();
 	rel = row_open_read(TABLE_OUTBOX_EVENT);
-	start = Max(after, topic_removed_through(&topic));
+	start = at_least(after, topic_removed_through(&topic));
 	scan = row_scan_begin(rel, 1, &topic.datum, &start);
 	/* after the snapshot: what it does not see any more is told about here */
 	(void) topic_check_retained(&topic, after);

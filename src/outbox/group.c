@@ -260,7 +260,7 @@ cursor_lowest(const NameArg *topic)
 	HeapTuple	row;
 
 	while ((row = row_scan_next(scan)) != NULL)
-		lowest = Min(lowest, DatumGetInt64(row_get(rel, row, CURSOR_POSITION, NULL)) + 1);
+		lowest = at_most(lowest, DatumGetInt64(row_get(rel, row, CURSOR_POSITION, NULL)) + 1);
 	row_scan_end(scan);
 	row_close(rel);
 	return lowest;

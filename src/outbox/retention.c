@@ -34,7 +34,7 @@ horizon_of(const NameArg *topic, TimestampTz now, int64 settled)
 	if (topic_retention(topic, &retention_us))
 	{
 		horizon.before = now - retention_us;
-		horizon.below = Min(horizon.below, cursor_lowest(topic));
+		horizon.below = at_most(horizon.below, cursor_lowest(topic));
 	}
 	return horizon;				/* a dropped topic: everything */
 }

@@ -61,7 +61,7 @@ load_log(RateTake *take, Datum times)
 	ArrayType  *array = DatumGetArrayTypeP(times);
 
 	take_make_log(take);
-	take->log.n = Min(ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)), LOG_QUOTA_MAX);
+	take->log.n = at_most(ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)), LOG_QUOTA_MAX);
 	memcpy(take->log.times, ARR_DATA_PTR(array), take->log.n * sizeof(int64));
 }
 

@@ -177,7 +177,7 @@ retry_after_s(const RateTake *takes, int n)
 			continue;
 		if (takes[i].never)
 			return 0;
-		longest = Max(longest, Max(seconds_up(take_retry_us(&takes[i])), seconds_up(takes[i].verdict.next_us)));
+		longest = at_least(longest, at_least(seconds_up(take_retry_us(&takes[i])), seconds_up(takes[i].verdict.next_us)));
 	}
 	return longest;
 }

@@ -99,7 +99,7 @@ lock_bucket(Relation rel, RateTake *take, TimestampTz *until)
 		take->starts_block = false;
 		return false;
 	}
-	take->locked = keylock_wait(&take->tag, ExclusiveLock, Max(0, *until - GetCurrentTimestamp()));
+	take->locked = keylock_wait(&take->tag, ExclusiveLock, at_least(*until - GetCurrentTimestamp(), 0));
 	if (take->locked)
 		return true;
 	take->reason = RATE_CONTENDED;

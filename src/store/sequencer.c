@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "core/arg.h"
 #include "core/clock.h"
 #include "core/guc.h"
 #include "core/keylock.h"
@@ -350,7 +351,7 @@ sequencer_settle(void)
 
 		sequencer_tag(&tag, i);
 		if (!wait_for_commits(&tag, until))
-			return Max(known, recorded_bound());
+			return at_least(known, recorded_bound());
 	}
 	known = head;
 	return head;

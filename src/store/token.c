@@ -146,7 +146,7 @@ timeline_age_us(int64 timeline)
 	if (stat(path, &file) != 0)
 		return 0;
 	/* the time of a file may lack its fraction */
-	return Max(GetCurrentTimestamp() - time_t_to_timestamptz(file.st_mtime) - 1 * SECONDS, 0);
+	return at_least(GetCurrentTimestamp() - time_t_to_timestamptz(file.st_mtime) - 1 * SECONDS, 0);
 }
 
 /*
@@ -397,7 +397,7 @@ int64
 token_grant_delay(const ClockReading *now)
 {
 	load_state(false);
-	return Max(left_after_promotion(now, failover_delay_us()), 0);
+	return at_least(left_after_promotion(now, failover_delay_us()), 0);
 }
 
 int64
@@ -485,7 +485,7 @@ token_epoch_bump(void)
 static int64
 lowest_head(void)
 {
-	return compose(Min(counter_last(catalog_relid(SEQUENCE_TOKEN)), counter_last(catalog_relid(SEQUENCE_POSITION))));
+	return compose(at_most(counter_last(catalog_relid(SEQUENCE_TOKEN)), counter_last(catalog_relid(SEQUENCE_POSITION))));
 }
 
 int64

@@ -54,7 +54,7 @@ job_delay(const Job *job, int failures)
 void
 job_run_slice(const Job *job, JobSlice *slice, int max_rows)
 {
-	slice->max_rows = Min(Min(max_rows, JOB_SLICE_ROWS), keylock_room());
+	slice->max_rows = at_most(Min(max_rows, JOB_SLICE_ROWS), keylock_room());
 	slice->more = false;
 	slice->rows_removed = 0;
 	if (guc_worker_fail_job != NULL && strcmp(job->name, guc_worker_fail_job) == 0)

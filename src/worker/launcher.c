@@ -294,7 +294,7 @@ start_due(TimestampTz now)
 		else if (due[i].due > now)
 			next = Min(next, due[i].due);
 		else if (place != NULL)
-			next = Min(next, start_worker(due[i].database, place, now));
+			next = at_most(next, start_worker(due[i].database, place, now));
 		/* else the end of a worker sets our latch */
 	}
 	return next;
@@ -350,7 +350,7 @@ distsys_launcher_main(Datum arg)
 				scan_databases();
 				next_scan = now + SCAN_EVERY;
 			}
-			next = Min(start_due(now), next_scan);
+			next = at_most(start_due(now), next_scan);
 		}
 		wait_latch(Max(next - now, 1), WAIT_LAUNCHER);
 	}

@@ -219,7 +219,7 @@ database_due(const DatabaseStatus *entry, TimestampTz now)
 	if (entry->state == DATABASE_UNKNOWN)
 		return entry->not_before;
 	for (int i = 0; i < jobs_count(); i++)
-		due = Min(due, job_due(&entry->jobs[i], i, now));
+		due = at_most(due, job_due(&entry->jobs[i], i, now));
 	return Max(due, entry->not_before);
 }
 
