@@ -65,6 +65,7 @@ typedef struct TokenState
 } TokenState;
 
 static TokenState state;
+static uint64 invalidations = 0;
 
 #define MAX_TTL_COLUMNS 4
 
@@ -105,6 +106,7 @@ longest_ttl_us(CatalogTable table, int attnum)
 static void
 on_relcache_invalidation(Datum arg, Oid relid)
 {
+	invalidations++;
 	if (relid == InvalidOid || relid == state.relid)
 		state.relid = InvalidOid;
 }
@@ -296,6 +298,8 @@ load_state(bool issuing)
 	Datum		key = BoolGetDatum(true);
 	Relation	rel;
 	HeapTuple	row;
+	TokenState	derived;
+	uint64		before;
 	bool		rewrite;
 
 	if (!registered)
@@ -309,9 +313,15 @@ load_state(bool issuing)
 		return;
 
 	rel = row_open_read(TABLE_TOKEN_STATE);
+	before = invalidations;
 	row = row_read_latest(rel, &key);
-	rewrite = derive(rel, row, &state);
+	rewrite = derive(rel, row, &derived);
 	row_close(rel);
+	/* whole or not at all: looking for the longest ttl can be cancelled */
+	state = derived;
+	/* the row may have been changed after the snapshot by which it was read */
+	if (invalidations != before)
+		state.relid = InvalidOid;
 	if (rewrite && (state.recorded || issuing))
 		try_record();
 }

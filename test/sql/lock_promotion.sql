@@ -7,6 +7,12 @@ DELETE FROM distsys.semaphore_permit;
 UPDATE distsys.token_state SET timeline = timeline - 1;
 \c
 SET distsys.notice_in_transaction = off;
+-- a first call that fails while it looks for the longest ttl: the session does not take the promotion as known
+CREATE INDEX unsupported ON distsys.leader_term ((ttl_us + 1));
+\set VERBOSITY sqlstate
+SELECT acquired, reason FROM distsys.lease_acquire('new', 'me', '1 s');
+\set VERBOSITY default
+DROP INDEX distsys.unsupported;
 BEGIN;
 SELECT acquired, reason, retry_after BETWEEN '10 s' AND '21 s' AS later FROM distsys.lease_acquire('new', 'me', '1 s');
 ROLLBACK;
