@@ -353,7 +353,9 @@ sequencer_settle(void)
 		if (!wait_for_commits(&tag, until))
 			return at_least(known, recorded_bound());
 	}
-	known = head;
+	/* an epoch that is rolled back is above what comes after */
+	if (!token_epoch_uncommitted())
+		known = head;
 	return head;
 }
 
