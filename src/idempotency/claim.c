@@ -210,7 +210,7 @@ count(const ClaimAnswer *answer)
 void
 claim_begin(const ClaimRequest *request, ClaimAnswer *answer)
 {
-	TimestampTz until = GetCurrentTimestamp() + request->wait_us;
+	int64		until = wait_clock() + request->wait_us;
 	int64		left_us = request->wait_us;
 	int64		poll_us = 0;
 	IdempotencyPolicy policy;
@@ -225,7 +225,7 @@ claim_begin(const ClaimRequest *request, ClaimAnswer *answer)
 	for (;;)
 	{
 		begin_once(request, left_us, answer);
-		left_us = until - GetCurrentTimestamp();
+		left_us = until - wait_clock();
 		if (answer->status != CLAIM_IN_PROGRESS || left_us <= 0)
 			break;
 		wait_poll(&poll_us, left_us, WAIT_CLAIM);

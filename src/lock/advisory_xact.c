@@ -13,10 +13,10 @@
 #include "access/xact.h"
 #include "compat.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "core/guc.h"
 #include "core/shmem.h"
+#include "core/wait.h"
 #include "lock/advisory.h"
 #include "lock/held_name.h"
 #include "lock/last_writer.h"
@@ -119,16 +119,16 @@ sort_wanted(const NameArg *names, int n, int *nwanted)
 }
 
 static int64
-wait_left(TimestampTz until, int64 wait_us)
+wait_left(int64 until, int64 wait_us)
 {
-	return wait_us <= 0 ? wait_us : at_least(until - GetCurrentTimestamp(), 0);
+	return wait_us <= 0 ? wait_us : at_least(until - wait_clock(), 0);
 }
 
 /* All of them or, when the wait has elapsed, none that was not held before. */
 static bool
 xact_lock_all(const NameArg *names, int n, int64 wait_us)
 {
-	TimestampTz until = GetCurrentTimestamp() + Max(wait_us, 0);
+	int64		until = wait_clock() + Max(wait_us, 0);
 	int			nwanted;
 	Wanted	   *wanted = sort_wanted(names, n, &nwanted);
 

@@ -85,7 +85,7 @@ judge(Relation rel, HeapTuple row, int64 token, Held *held, Permit *permit)
 static const char *
 lock_slot(Relation rel, const NameArg *name, int32 slot, int64 token, LOCKMODE mode, Held *held)
 {
-	TimestampTz until = GetCurrentTimestamp() + (int64) guc_max_function_wait * MILLISECONDS;
+	int64		until = wait_clock() + (int64) guc_max_function_wait * MILLISECONDS;
 	LOCKTAG		tag;
 	Datum		key[2];
 
@@ -98,7 +98,7 @@ lock_slot(Relation rel, const NameArg *name, int32 slot, int64 token, LOCKMODE m
 
 		if (why != NULL)
 			return why;
-		if (GetCurrentTimestamp() >= until)
+		if (wait_clock() >= until)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("permit of semaphore \"%s\" is locked by another transaction", name_cstring(*name)),

@@ -7,7 +7,6 @@
 #include "postgres.h"
 
 #include "compat.h"
-#include "utils/timestamp.h"
 
 #include "core/stats.h"
 #include "core/wait.h"
@@ -85,14 +84,14 @@ wait_a_little(const SemaphoreGrant *refused, int64 left_us, int64 *poll_us)
 }
 
 static SemaphoreReason
-try_until(const SemaphoreRequest *request, TimestampTz until, SemaphoreGrant *grant, bool *again)
+try_until(const SemaphoreRequest *request, int64 until, SemaphoreGrant *grant, bool *again)
 {
 	int64		poll_us = 0;
 
 	for (;;)
 	{
 		SemaphoreReason reason = semaphore_try(request, grant, again);
-		int64		left_us = until - GetCurrentTimestamp();
+		int64		left_us = until - wait_clock();
 
 		if (reason == SEMAPHORE_OK)
 			return reason;
@@ -105,7 +104,7 @@ try_until(const SemaphoreRequest *request, TimestampTz until, SemaphoreGrant *gr
 static SemaphoreReason
 wait_for_permits(const SemaphoreRequest *request, int64 wait_us, SemaphoreGrant *grant, bool *again)
 {
-	TimestampTz until = GetCurrentTimestamp() + wait_us;
+	int64		until = wait_clock() + wait_us;
 	volatile SemaphoreReason reason = SEMAPHORE_TIMEOUT;
 	LOCKTAG		tag;
 

@@ -26,6 +26,7 @@
 #include "core/guc.h"
 #include "core/keylock.h"
 #include "core/refusal.h"
+#include "core/wait.h"
 #include "ratelimit/durable.h"
 #include "ratelimit/judge.h"
 #include "ratelimit/limiter.h"
@@ -73,13 +74,13 @@ conclude(RateTake *takes, int n)
 }
 
 /* When waiting for locks ends. What is given back must not be lost, so that waits as long as a function may. */
-static TimestampTz
+static int64
 wait_until(RateVerb verb)
 {
 	bool		patient = verb == RATE_CHARGE || verb == RATE_REFUND || verb == RATE_CANCEL;
 	int			ms = patient ? guc_max_function_wait : Min(guc_rate_limit_wait, guc_max_function_wait);
 
-	return GetCurrentTimestamp() + (int64) ms * MILLISECONDS;
+	return wait_clock() + ms * MILLISECONDS;
 }
 
 /*
@@ -88,7 +89,7 @@ wait_until(RateVerb verb)
  * the time it cost is given back to the others.
  */
 static bool
-lock_bucket(Relation rel, RateTake *take, TimestampTz *until)
+lock_bucket(Relation rel, RateTake *take, int64 *until)
 {
 	take->locked = keylock_try(&take->tag, ExclusiveLock);
 	if (take->locked)
@@ -99,7 +100,7 @@ lock_bucket(Relation rel, RateTake *take, TimestampTz *until)
 		take->starts_block = false;
 		return false;
 	}
-	take->locked = keylock_wait(&take->tag, ExclusiveLock, at_least(*until - GetCurrentTimestamp(), 0));
+	take->locked = keylock_wait(&take->tag, ExclusiveLock, at_least(*until - wait_clock(), 0));
 	if (take->locked)
 		return true;
 	take->reason = RATE_CONTENDED;
@@ -113,7 +114,7 @@ lock_bucket(Relation rel, RateTake *take, TimestampTz *until)
 static bool
 lock_all(Relation rel, RateTake *takes, int n, RateTake **refused)
 {
-	TimestampTz until = wait_until(takes->verb);
+	int64		until = wait_until(takes->verb);
 
 	for (int i = 0; i < n; i++)
 	{

@@ -97,10 +97,12 @@ mark_subtransaction(void)
 {
 	if (naborted + marks.n + 1 > max_aborted)
 	{
-		max_aborted = Max(16, max_aborted * 2 + 1);
+		int			max = Max(16, max_aborted * 2 + 1);
+
 		aborted = aborted == NULL ?
-			MemoryContextAlloc(TopTransactionContext, max_aborted * sizeof(AbortedRange)) :
-			repalloc(aborted, max_aborted * sizeof(AbortedRange));
+			MemoryContextAlloc(TopTransactionContext, max * sizeof(AbortedRange)) :
+			repalloc(aborted, max * sizeof(AbortedRange));
+		max_aborted = max;
 	}
 	xact_mark(&marks, npending);
 }
@@ -304,7 +306,7 @@ recorded_bound(void)
 
 /* Waits for the transactions that hold this tag now. false: the time is up. */
 static bool
-wait_for_commits(const LOCKTAG *tag, TimestampTz until)
+wait_for_commits(const LOCKTAG *tag, int64 until)
 {
 	VirtualTransactionId *holder = GetLockConflicts(tag, ExclusiveLock, NULL);
 	int64		poll_us = POLL_FIRST_US;
@@ -313,7 +315,7 @@ wait_for_commits(const LOCKTAG *tag, TimestampTz until)
 	{
 		while (!VirtualXactLock(*holder, false))
 		{
-			int64		left_us = until - GetCurrentTimestamp();
+			int64		left_us = until - wait_clock();
 
 			if (left_us <= 0)
 				return false;
@@ -331,7 +333,7 @@ sequencer_settle(void)
 	static Oid	known_for = InvalidOid;
 	static int64 known = 0;
 	Oid			counter = catalog_relid(SEQUENCE_POSITION);
-	TimestampTz until;
+	int64		until;
 	int64		head;
 
 	if (RecoveryInProgress())
@@ -344,7 +346,7 @@ sequencer_settle(void)
 	head = position_head();
 	if (head == known)
 		return head;			/* nothing was drawn since */
-	until = GetCurrentTimestamp() + (int64) guc_outbox_read_wait * 1000;
+	until = wait_clock() + guc_outbox_read_wait * MILLISECONDS;
 	for (int i = 0; i < TAGS; i++)
 	{
 		LOCKTAG		tag;
