@@ -1,6 +1,8 @@
 """Leases, semaphores and advisory locks, against bare statements, lease tables of the web, and the lock recipe of Redis."""
-from case import ASYNC, FSYNC, MEMORY, KEYS, Case, Fact, Goal, Load, Probe, RedisLoad, Rival
-from yardsticks import HOT_UPDATE, UPDATES
+import dataclasses
+
+from case import ASYNC, CLIENTS, FSYNC, MEMORY, KEYS, Case, Fact, Goal, Load, Probe, RedisLoad, Rival
+from yardsticks import HOT_UPDATE, UPDATE, UPDATES
 
 # every client keeps to its own names, as holders of leases do
 NAMES = 150
@@ -35,6 +37,17 @@ ACQUIRE = rf"""\set k random(1, {NAMES})
 SELECT {ACQUIRED}, token FROM distsys.lease_acquire({NAME}, 'bench', '30 s') \gset
 SELECT distsys.lease_release({NAME}, :token);
 """
+# a counter of each client: each of its names once in a round, and free before it
+FREE_NAMES = 2000
+ACQUIRE_FREE = f"""\\set counter :counter + 1
+SELECT {ACQUIRED} FROM distsys.lease_acquire('b' || :client_id || '.' || :counter, 'bench', '15 min');
+"""
+FREE_ALL = """DO $$ DECLARE l record; n int := 0; BEGIN
+  FOR l IN SELECT name, token FROM distsys.leases WHERE live AND name LIKE 'b%' LOOP
+    PERFORM distsys.lease_release(l.name, l.token);
+    n := n + 1;
+    IF n % 100 = 0 THEN COMMIT; END IF;
+  END LOOP; END $$"""
 HANDOFF = rf"""SELECT {ACQUIRED}, token FROM distsys.lease_acquire('hot', 'c' || :client_id, '30 s', wait => '9 s') \gset
 SELECT distsys.lease_release('hot', :token);
 """
@@ -42,9 +55,14 @@ SEMAPHORE = rf"""SELECT {ACQUIRED}, token FROM distsys.semaphore_acquire('bench'
 SELECT distsys.semaphore_release('bench', :token);
 """
 
-EVERY_NAME = f"""DO $$ BEGIN FOR c IN 0..63 LOOP FOR k IN 1..{NAMES} LOOP
-  PERFORM distsys.lease_release('a' || c || '.' || k, token) FROM distsys.lease_acquire('a' || c || '.' || k, 'bench', '30 s');
-  END LOOP; COMMIT; END LOOP; END $$;"""
+
+def every_name(prefix, clients, names):
+    """So that each has its row."""
+    return f"""DO $$ BEGIN FOR c IN 0..{clients - 1} LOOP FOR k IN 1..{names} LOOP
+  PERFORM distsys.lease_release('{prefix}' || c || '.' || k, token) FROM distsys.lease_acquire('{prefix}' || c || '.' || k, 'bench', '30 s');
+  IF k % 100 = 0 THEN COMMIT; END IF;
+  END LOOP; COMMIT; END LOOP; END $$"""
+
 
 RENEW_SETUP = (f"""CREATE TABLE bench_lease AS SELECT c, k, l.token FROM generate_series(0, 15) c, generate_series(1, {NAMES}) k,
   LATERAL distsys.lease_acquire('r' || c || '.' || k, 'bench', '15 min') l WHERE false""",
@@ -72,11 +90,14 @@ def renewals_are_hot(bench):
 
 CASES = [
     Case("lock", "lease_acquire + lease_release",
-         Load("pair", ACQUIRE, parts={"lease_acquire": "lease_acquire", "lease_release": "lease_release"}),
+         Load("pair", ACQUIRE, parts={"lease_release": "lease_release"}),
          [Rival(UPDATES, Goal(0.9)), Rival(USUAL_LEASE, sweep=False),
           Rival(redis_lock("Redis SET NX PX + compare-and-delete", False), Goal(0.5), commits=(ASYNC,), sweep=False),
           Rival(redis_lock("Redis SET NX PX + compare-and-delete, appendfsync always", True), Goal(1.0), commits=(FSYNC,), sweep=False)],
-         setup=(EVERY_NAME,), sweep=(1, 4, 64)),
+         setup=(every_name("a", 64, NAMES),), sweep=(1, 4, 64)),
+    Case("lock", "lease_acquire of a free lease", Load("acquire", ACQUIRE_FREE, transactions=FREE_NAMES, before=(FREE_ALL,)),
+         [Rival(dataclasses.replace(UPDATE, transactions=FREE_NAMES), Goal(0.9))],
+         setup=(every_name("b", CLIENTS, FREE_NAMES),)),
     Case("lock", "lease_renew",
          Load("renew", TOKEN + "SELECT acquired FROM distsys.lease_renew('r' || :client_id || '.' || :k, :token);\n"),
          [Rival(Load("bare UPDATE by key", TOKEN + rf"\set k random(1, {KEYS})" + """

@@ -95,7 +95,7 @@ class Postgres(Process):
         script = self.dir / "script.sql"
         script.write_text(load.script)
         command = [f"{self.bin}/pgbench", "-n", "-M", "prepared", "-h", str(self.dir), "-U", "bench", "-f", str(script),
-                   "-c", str(clients), "-j", str(min(2, clients)), *options, "postgres"]
+                   "-c", str(clients), "-j", str(min(2, clients)), "-D", "counter=0", *options, "postgres"]
         return load_command(command, 180, PGOPTIONS=OPTIONS[commit == ASYNC])
 
     def log_options(self, load, clients, seconds):
