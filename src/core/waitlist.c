@@ -28,6 +28,9 @@
 /* Tags whose heads this transaction will call; with more it calls everybody of the database. */
 #define MAX_CALLS 32
 
+/* So many are woken after the lock is released, more while it is held. */
+#define MAX_CALLED 16
+
 /* What searching needs, kept apart from the names so that a scan touches little memory. */
 typedef struct Place
 {
@@ -68,6 +71,10 @@ typedef struct Call
 static Call calls[MAX_CALLS];
 static int	ncalls = 0;
 static bool call_everybody = false;
+
+/* Places that were called under the lock and are to be woken. */
+static int	called[MAX_CALLED];
+static int	ncalled = 0;
 
 static Size
 labels_offset(void)
@@ -151,11 +158,29 @@ head_of(const LOCKTAG *tag)
 }
 
 static void
+wake(int place)
+{
+	SetLatch(&GetPGProcByNumber(place)->procLatch);
+}
+
+static void
 call(Place *place, int64 now)
 {
 	if (place->called_at == 0)
 		place->called_at = now;
-	SetLatch(&GetPGProcByNumber(place - list->places)->procLatch);
+	if (ncalled < MAX_CALLED)
+		called[ncalled++] = place - list->places;
+	else
+		wake(place - list->places);
+}
+
+/* Releases the lock and wakes who was called: that is a system call for each, in which the lock would keep others waiting. */
+static void
+release_and_wake(void)
+{
+	LWLockRelease(&locks->lock);
+	while (ncalled > 0)
+		wake(called[--ncalled]);
 }
 
 /* Calls the first of the queue, and with a shared one every shared one up to the first who wants it alone. */
@@ -218,7 +243,7 @@ leave(bool pass_on)
 	pg_atomic_fetch_sub_u32(&list->waiting, 1);
 	if (pass_on)
 		call_head(&tag, now);
-	LWLockRelease(&locks->lock);
+	release_and_wake();
 }
 
 static void
@@ -303,7 +328,7 @@ waitlist_must_wait(const LOCKTAG *tag, bool shared)
 	if (nobody_waits())
 		return false;
 	now = wait_clock();
-	LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
+	LWLockAcquire(&locks->lock, LW_SHARED);
 	me = waits_for(my_place(), tag) ? my_place() : NULL;
 	for (int i = 0; i < MaxBackends && !must; i++)
 	{
@@ -314,10 +339,21 @@ waitlist_must_wait(const LOCKTAG *tag, bool shared)
 			!(shared && place->shared) &&
 			(place->called_at == 0 || now - place->called_at < GRACE_US || now < place->away_until);
 	}
-	if (must)
-		call_head(tag, now);
 	LWLockRelease(&locks->lock);
 	return must;
+}
+
+void
+waitlist_call(const LOCKTAG *tag)
+{
+	int64		now;
+
+	if (nobody_waits())
+		return;
+	now = wait_clock();
+	LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
+	call_head(tag, now);
+	release_and_wake();
 }
 
 int
@@ -351,13 +387,17 @@ waitlist_first(void)
 static bool
 answer_call(void)
 {
-	bool		called;
+	/* read without the lock: a caller sets our latch after the call, and we reset it before we look */
+	const volatile Place *me = my_place();
 
+	if (!me->occupied)
+		return true;
+	if (me->called_at == 0)
+		return false;
 	LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
-	called = !my_place()->occupied || my_place()->called_at != 0;
 	my_place()->called_at = 0;
 	LWLockRelease(&locks->lock);
-	return called;
+	return true;
 }
 
 void
@@ -436,7 +476,7 @@ on_resource_release(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, 
 		}
 		if (call_everybody)
 			call_all(NULL, now);
-		LWLockRelease(&locks->lock);
+		release_and_wake();
 	}
 	ncalls = 0;
 	call_everybody = false;

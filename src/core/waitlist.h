@@ -28,10 +28,12 @@ extern void waitlist_leave(void);
 /* It stops waiting; the next is called, since the call may have been for us. Idempotent. */
 extern void waitlist_give_up(void);
 /*
- * Is somebody before us who may not go together with us? Then what is free is his, and he is called. Not
+ * Is somebody before us who may not go together with us? Then what is free is his: call him. Not
  * in the queue ourselves: everybody in it is before us. Who was called and has not come for 100 ms no longer counts.
  */
 extern bool waitlist_must_wait(const LOCKTAG *tag, bool shared);
+/* Calls the head of tag's queue now. */
+extern void waitlist_call(const LOCKTAG *tag);
 /* Waits for something else for at most `us` from now, where no call reaches it: that is no reason to go before it. 0: it is back and looks. */
 extern void waitlist_away(int64 us);
 /* How many wait for tag now. */

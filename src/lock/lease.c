@@ -202,13 +202,18 @@ probe_mode(const Attempt *attempt)
 	return attempt->request->shared ? RowShareLock : RowExclusiveLock;
 }
 
-/* Others wait before us. It is pinned, or theirs; that is asked without taking NAME, which may be refused to them just then. */
+/*
+ * Others wait before us. It is being taken by one of them, or pinned, or theirs and they are told so; that is
+ * asked without taking NAME, which may be refused to them just then.
+ */
 static bool
 refuse_for_queue(Attempt *attempt)
 {
-	bool		pinned = keylock_conflicts(&attempt->name_tag, acquire_mode(attempt)) &&
-		!keylock_conflicts(&attempt->name_tag, probe_mode(attempt));
+	bool		taken = keylock_conflicts(&attempt->name_tag, probe_mode(attempt));
+	bool		pinned = !taken && keylock_conflicts(&attempt->name_tag, acquire_mode(attempt));
 
+	if (!taken)
+		waitlist_call(&attempt->name_tag);
 	if (!pinned)
 		memset(&attempt->answer->lease, 0, sizeof(Lease));
 	return refuse(attempt, pinned ? LEASE_PINNED : LEASE_HELD, 0);

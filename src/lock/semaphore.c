@@ -296,9 +296,12 @@ decide(Relation rel, const SemaphoreRequest *request, int permits, SemaphoreGran
 		return SEMAPHORE_FAILOVER_DELAY;
 	}
 	semaphore_tag(&queue, &request->name);
-	if (waitlist_must_wait(&queue, false) || !claim_and_grant(rel, request, permits, grant))
+	if (waitlist_must_wait(&queue, false))
+	{
+		waitlist_call(&queue);
 		return SEMAPHORE_NO_PERMIT;
-	return SEMAPHORE_OK;
+	}
+	return claim_and_grant(rel, request, permits, grant) ? SEMAPHORE_OK : SEMAPHORE_NO_PERMIT;
 }
 
 /* One attempt at a time for each request_id: another that is not committed may have got the grant. */
