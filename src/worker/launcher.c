@@ -48,7 +48,7 @@
 #define SCAN_EVERY (60 * SECONDS)
 /* A database without the extension is looked at again after this, should a poke have been lost. */
 #define ABSENT_FOR (3600 * SECONDS)
-/* Wait this long for a free worker slot, or for a database that somebody wants. */
+/* Wait this long for a free worker slot, for a database that somebody wants, or for room. */
 #define SHORT_PAUSE (2 * SECONDS)
 
 PGDLLEXPORT void distsys_launcher_main(Datum arg);
@@ -120,23 +120,41 @@ list_databases(void)
 	return databases;
 }
 
-static void
+/* false: there is no room for it. */
+static bool
 visit_new_database(Oid database, TimestampTz now)
 {
 	Absent	   *entry = hash_search(absent, &database, HASH_FIND, NULL);
 
 	if (entry != NULL)
 		entry->seen = true;
-	if (entry != NULL && entry->until > now)
-		return;
-	if (status_visit(database))
-		return;
+	/* a time further ahead than that was written before the clock was set back */
+	if (entry != NULL && entry->until > now && entry->until <= now + ABSENT_FOR)
+		return true;
+	return status_visit(database);
+}
+
+static void
+say_no_room(void)
+{
 	if (!said_no_room)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("distsys launcher looks after %d databases and there are more", STATUS_DATABASES),
 				 errhint("Call distsys.maintain() from a scheduler in the others.")));
 	said_no_room = true;
+}
+
+/* Most databases take their room for one visit only: they do not have the extension. */
+static bool
+all_present(const DatabaseDue *known, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (known[i].state != DATABASE_PRESENT)
+			return false;
+	}
+	return n == STATUS_DATABASES;
 }
 
 /*
@@ -164,13 +182,14 @@ forget_dropped(const DatabaseDue *known, int n, const List *databases)
 	}
 }
 
-static void
-scan_databases(void)
+/* Returns when to look again. */
+static TimestampTz
+scan_databases(TimestampTz now)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	DatabaseDue known[STATUS_DATABASES];
 	int			n = status_databases(known);
 	List	   *databases = list_databases();
+	bool		room = true;
 	ListCell   *cell;
 
 	foreach(cell, databases)
@@ -180,11 +199,17 @@ scan_databases(void)
 
 		for (int i = 0; i < n && !is_known; i++)
 			is_known = known[i].database == database;
-		if (!is_known)
-			visit_new_database(database, now);
+		if (!is_known && !visit_new_database(database, now))
+			room = false;
 	}
 	forget_dropped(known, n, databases);
 	list_free(databases);
+	if (room)
+		return now + SCAN_EVERY;
+	if (!all_present(known, n))
+		return now + SHORT_PAUSE;
+	say_no_room();
+	return now + SCAN_EVERY;
 }
 
 /* --- workers */
@@ -277,7 +302,16 @@ start_worker(Oid database, Running *place, TimestampTz now)
 	return DT_NOEND;
 }
 
-/* Starts what is due; returns when something will be due next. */
+static int
+by_due(const void *a, const void *b)
+{
+	TimestampTz x = ((const DatabaseDue *) a)->due;
+	TimestampTz y = ((const DatabaseDue *) b)->due;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Starts what is due, what has been due for longest first; returns when something will be due next. */
 static TimestampTz
 start_due(TimestampTz now)
 {
@@ -285,6 +319,7 @@ start_due(TimestampTz now)
 	int			n = status_databases(due);
 	TimestampTz next = DT_NOEND;
 
+	qsort(due, n, sizeof(DatabaseDue), by_due);
 	for (int i = 0; i < n; i++)
 	{
 		Running    *place = free_place(due[i].database);
@@ -346,10 +381,7 @@ distsys_launcher_main(Datum arg)
 		{
 			/* also when the clock was set back */
 			if (now >= next_scan || next_scan > now + SCAN_EVERY)
-			{
-				scan_databases();
-				next_scan = now + SCAN_EVERY;
-			}
+				next_scan = scan_databases(now);
 			next = at_most(start_due(now), next_scan);
 		}
 		wait_latch(Max(next - now, 1), WAIT_LAUNCHER);

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -213,14 +214,16 @@ static TimestampTz
 database_due(const DatabaseStatus *entry, TimestampTz now)
 {
 	TimestampTz due = DT_NOEND;
+	/* the same for a clock that was set back */
+	TimestampTz not_before = entry->not_before > now + LAST_RETRY ? now : entry->not_before;
 
 	if (entry->worker_pid != 0)
 		return DT_NOEND;
 	if (entry->state == DATABASE_UNKNOWN)
-		return entry->not_before;
+		return not_before;
 	for (int i = 0; i < jobs_count(); i++)
 		due = at_most(due, job_due(&entry->jobs[i], i, now));
-	return Max(due, entry->not_before);
+	return Max(due, not_before);
 }
 
 int
@@ -337,6 +340,8 @@ status_job_failed(Oid database, int job, TimestampTz now, const char *error)
 {
 	DatabaseStatus *entry;
 	int			failures = 0;
+	/* not in the middle of a character: it is shown as text */
+	int			len = pg_mbcliplen(error, strlen(error), STATUS_ERROR_LEN - 1);
 
 	LWLockAcquire(&locks->lock, LW_EXCLUSIVE);
 	entry = find_database(database);
@@ -345,7 +350,8 @@ status_job_failed(Oid database, int job, TimestampTz now, const char *error)
 		JobStatus  *status = &entry->jobs[job];
 
 		failures = ++status->failures;
-		strlcpy(status->last_error, error, STATUS_ERROR_LEN);
+		memcpy(status->last_error, error, len);
+		status->last_error[len] = '\0';
 		status->next_run_at = now + job_delay(&jobs[job], failures);
 	}
 	LWLockRelease(&locks->lock);

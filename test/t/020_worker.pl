@@ -185,4 +185,24 @@ is($standby->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE 
 $standby->safe_psql('app', "SELECT distsys.maintain()");
 $standby->stop;
 
+# --- more databases than one worker can visit in time: each has its turn, and not only the first ones again and again
+my $crowd = PostgreSQL::Test::Cluster->new('crowd');
+$crowd->init;
+$crowd->append_conf('postgresql.conf', q{
+shared_preload_libraries = 'distsys'
+distsys.worker_max = 1
+distsys.worker_speedup = 3		# a job is due every 3.3 s
+});
+$crowd->start;
+my @databases = map { "crowd$_" } 1 .. 6;
+$crowd->safe_psql('postgres', "CREATE DATABASE $_") for @databases;
+$crowd->safe_psql($_, 'CREATE EXTENSION distsys') for @databases;
+$crowd->append_conf('postgresql.conf', "post_auth_delay = 1\n");	# a visit takes longer than a second
+$crowd->restart;
+for my $database (@databases)
+{
+	ok($crowd->poll_query_until($database, 'SELECT bool_and(last_success_at IS NOT NULL) FROM distsys.worker_jobs'), "$database is visited");
+}
+$crowd->stop;
+
 done_testing();
