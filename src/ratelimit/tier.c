@@ -375,7 +375,7 @@ rate_tier_policies(const NameArg *subject, int *n)
 static void
 check_table(CatalogTable table, const NameArg *policy, const char *what)
 {
-	Relation	rel = table_open(catalog_relid(table), ShareLock);
+	Relation	rel = catalog_open(table, ShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
 	char		name[NAME_SHORT + 1];

@@ -8,10 +8,11 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
+#include "access/relation.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
+#include "miscadmin.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -125,6 +126,17 @@ catalog_relid(CatalogTable which)
 				 errmsg("relation \"%s.%s\" is missing", DISTSYS_SCHEMA, names[which]),
 				 errhint("Run CREATE EXTENSION distsys, or ALTER EXTENSION distsys UPDATE when the library is newer than the extension.")));
 	return relid;
+}
+
+Relation
+catalog_open(CatalogTable which, LOCKMODE mode)
+{
+	Relation	rel;
+
+	/* dropped, and perhaps created again, since we looked: the invalidation has arrived with the lock */
+	while ((rel = try_relation_open(catalog_relid(which), mode)) == NULL)
+		CHECK_FOR_INTERRUPTS();
+	return rel;
 }
 
 Oid

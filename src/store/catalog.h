@@ -5,6 +5,9 @@
 #ifndef DISTSYS_CATALOG_H
 #define DISTSYS_CATALOG_H
 
+#include "storage/lockdefs.h"
+#include "utils/relcache.h"
+
 #define DISTSYS_SCHEMA "distsys"
 
 typedef enum CatalogTable
@@ -53,6 +56,8 @@ typedef enum CatalogTable
 
 /* OID of the relation; 55000 when the extension is not (completely) there. */
 extern Oid	catalog_relid(CatalogTable which);
+/* Opens it under that lock; 55000 also when it has been dropped while we waited for the lock. */
+extern Relation catalog_open(CatalogTable which, LOCKMODE mode);
 /* InvalidOid when it is not there: for workers that look whether there is anything to do. */
 extern Oid	catalog_relid_missing_ok(CatalogTable which);
 /* OID of the row type of a TYPE_ entry. */

@@ -106,7 +106,7 @@ make_key(char *key, const NameArg *name1, const NameArg *name2)
 static bool
 load_row(ConfigCache *cache, const NameArg *name1, const NameArg *name2, void *entry, uint64 *generation)
 {
-	Relation	rel = table_open(catalog_relid(cache->table), AccessShareLock);
+	Relation	rel = catalog_open(cache->table, AccessShareLock);
 	Oid			pk = RelationGetPrimaryKeyIndex(rel, false);
 	ScanKeyData keys[2];
 	SysScanDesc scan;
@@ -184,7 +184,7 @@ config_generation(ConfigCache *cache)
 uint64
 config_scan(ConfigCache *cache, const NameArg *name1, ConfigVisit visit, void *arg)
 {
-	Relation	rel = table_open(catalog_relid(cache->table), AccessShareLock);
+	Relation	rel = catalog_open(cache->table, AccessShareLock);
 	Oid			pk = RelationGetPrimaryKeyIndex(rel, false);
 	uint64		generation = cache->generation;
 	ScanKeyData key;

@@ -143,11 +143,8 @@ shape_of(Relation rel)
 static Relation
 open_with_lock(CatalogTable table, LOCKMODE mode)
 {
-	Relation	rel = try_table_open(catalog_relid(table), mode);
+	Relation	rel = catalog_open(table, mode);
 
-	/* dropped and created again since we looked: the invalidation has arrived with the lock */
-	if (rel == NULL)
-		rel = table_open(catalog_relid(table), mode);
 	if (shapes[table].relid != RelationGetRelid(rel) || !shapes[table].checked)
 		load_shape(rel, &shapes[table]);
 	return rel;
