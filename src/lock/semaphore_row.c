@@ -14,6 +14,9 @@
 /* A dead row is kept this long, so that whoever held it can still ask what became of it. */
 #define SWEEP_AFTER (60 * SECONDS)
 
+/* In place of the time that is left: until a transaction ends. */
+#define UNTIL_UNLOCKED PG_INT64_MAX
+
 void
 permit_from_row(Relation rel, HeapTuple row, const ClockReading *now, Permit *permit)
 {
@@ -67,6 +70,16 @@ permit_deadline_values(const Deadline *deadline, Datum *values)
 
 /* ---- all slots ---- */
 
+/* By a transaction that is open: a pin that outlives its permit, a claim, a release. Ask after the row has said that it is not live: then no new pin comes. */
+static bool
+slot_locked(const NameArg *name, int32 slot)
+{
+	LOCKTAG		tag;
+
+	permit_tag(&tag, name, slot);
+	return keylock_conflicts(&tag, ExclusiveLock);
+}
+
 bool
 slots_held_above(Relation rel, const NameArg *name, int permits)
 {
@@ -81,7 +94,7 @@ slots_held_above(Relation rel, const NameArg *name, int permits)
 		Permit		permit;
 
 		permit_from_row(rel, row, &now, &permit);
-		held = permit.live;
+		held = permit.live || slot_locked(name, permit.slot);
 	}
 	row_scan_end(scan);
 	return held;
@@ -99,6 +112,19 @@ usable_slots(const SlotMap *map)
 	return slot;
 }
 
+/* Slots up to the permits are claimed under their locks; only those of a semaphore that has shrunk have to be counted as well. */
+static void
+count_locked_slots(const NameArg *name, SlotMap *map)
+{
+	for (int slot = 1; slot <= map->nslots; slot++)
+	{
+		if (map->left_us[slot - 1] > 0 || !slot_locked(name, slot))
+			continue;
+		map->left_us[slot - 1] = UNTIL_UNLOCKED;
+		map->in_use++;
+	}
+}
+
 void
 slot_map_read(Relation rel, const NameArg *name, int permits, SlotMap *map)
 {
@@ -114,8 +140,6 @@ slot_map_read(Relation rel, const NameArg *name, int permits, SlotMap *map)
 		Permit		permit;
 
 		permit_from_row(rel, row, &now, &permit);
-		if (!permit.live)
-			continue;
 		if (permit.slot > map->nslots)
 		{
 			map->left_us = repalloc(map->left_us, permit.slot * sizeof(int64));
@@ -123,9 +147,11 @@ slot_map_read(Relation rel, const NameArg *name, int permits, SlotMap *map)
 			map->nslots = permit.slot;
 		}
 		map->left_us[permit.slot - 1] = permit.left_us;
-		map->in_use++;
+		map->in_use += permit.live;
 	}
 	row_scan_end(scan);
+	if (map->nslots > permits)
+		count_locked_slots(name, map);
 	map->usable = usable_slots(map);
 }
 
@@ -174,7 +200,7 @@ slot_map_retry(const SlotMap *map, int wanted)
 	/* free slots come first, with 0 */
 	retry_us = sorted[map->nslots - map->in_use + expiries - 1];
 	pfree(sorted);
-	return retry_us;
+	return retry_us == UNTIL_UNLOCKED ? -1 : retry_us;
 }
 
 /* ---- token -> slots ---- */

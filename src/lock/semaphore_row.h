@@ -58,10 +58,10 @@ typedef struct SlotMap
 	int			in_use;			/* slots above the permits included */
 	int			usable;			/* slots 1 .. usable may be granted without there being more in use than permits */
 	int			nslots;
-	int64	   *left_us;		/* of slot i + 1; 0: free */
+	int64	   *left_us;		/* of slot i + 1; 0: free. While slots above the permits are there, a locked one is not free */
 } SlotMap;
 
-/* Is a slot above the permits held? Only when the semaphore has shrunk: then the map says which slots may be granted. */
+/* Is a slot above the permits held, or locked? Only when the semaphore has shrunk: then the map says which slots may be granted. */
 extern bool slots_held_above(Relation rel, const NameArg *name, int permits);
 extern void slot_map_read(Relation rel, const NameArg *name, int permits, SlotMap *map);
 /* Microseconds until as many as wanted are free because others expire; -1: they are free, but locked. */
