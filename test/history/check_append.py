@@ -3,6 +3,8 @@
 `entries` is what the table says at the end: (list, number, id, previous, token) by list and number. An append may be
 missing only if the server said it can be: its commit was asynchronous and the server crashed, or a standby that had
 not got it was promoted. The log is lost from its end only, so it has to be gone with everything that came later.
+
+A list in a table with a fence lets nobody write who has not asserted its lease, whatever becomes of the write later.
 """
 
 from itertools import groupby
@@ -17,7 +19,7 @@ def check(history, entries):
     found = []
     for _, of_list in groupby(entries, key=lambda e: e[0]):
         found += chain(list(of_list), appends)
-    return found + ghosts(entries, appends) + missing(history, entries, appends)
+    return found + ghosts(entries, appends) + missing(history, entries, appends) + unguarded(appends)
 
 
 def chain(entries, appends):
@@ -53,6 +55,11 @@ def missing(history, entries, appends):
         if o.ok() and o["id"] not in present and not may_be_gone(history, o, survivors):
             found.append(Violation(NAME, f"{o['id']} of {o.name} was committed and is not there", [o, o.commit]))
     return found
+
+
+def unguarded(appends):
+    return [Violation(NAME, f"{o['id']} was let into {o.name}, which asks for the lease: there was only {o['instead']}", [o])
+            for o in appends.values() if o["instead"] and o.outcome == "ok"]
 
 
 def may_be_gone(history, append, survivors):

@@ -9,14 +9,15 @@ there is no such order. Calls without an answer may take effect at any time whil
 A state is a set of grants. Time is known by intervals only: a grant made at some moment between a and b expires
 between a + ttl and b + ttl. Where that leaves something open both are allowed, so there is no false alarm. A crash may
 take back a release, and a failover more than that: for the longest ttl after it there may be grants that we do not know.
+A semaphore may be resized: a grant needs room in the greatest number that may have been in force during its call (permits.py).
 """
 
+from journal import HORIZON
 from violation import Violation
 
 NAME = "linear"
 
 S = 1_000_000_000
-HORIZON = 10 * S                # a call whose client is gone has ended by then
 NOTICED = 2 * S                 # a promotion is known to everybody by then: from there on old grants have their ttl once more
 TOO_MANY = 4000                 # configurations: give up, go on without knowing
 
@@ -79,6 +80,9 @@ class Grants:
             return [self.forgiven(o, state, low, high)]
         return states
 
+    def room(self, o):
+        return self.capacity
+
     def weight(self, o):
         return o["permits"] or (1 if o["mode"] == "shared" else self.capacity)
 
@@ -97,7 +101,7 @@ class Grants:
         states = []
         if o["request"] is not None:            # asked before perhaps, and the answer was lost
             states = [state - {g} | {Grant((new.token, *g[1:]))} for g in state if g.token is None and g.owner == new.owner]
-        if sum(g.weight for g in state if g.earliest > high) + new.weight <= self.capacity:
+        if sum(g.weight for g in state if g.earliest > high) + new.weight <= self.room(o):
             states.append(self.beside(state, new.weight) | {new})
         return states
 
@@ -145,6 +149,14 @@ class Grants:
             return state | {self.renewed(o, Grant((o["token"], None, 1, 0, 0)), low, high)}
         new = self.new_grant(o, low, high, self.weight(o))
         return self.beside(state, new.weight) | {new}
+
+
+class SizedGrants(Grants):
+    """A semaphore, whose capacity changes."""
+
+    def __init__(self, permits):
+        super().__init__(ALL)
+        self.room = permits.most
 
 
 class Search:
@@ -256,7 +268,7 @@ def check(history, permits, longest_ttl_s):
             by_name.setdefault(o.name, []).append(o)
     found, calls, given_up = [], 0, 0
     for name, operations in by_name.items():
-        model = Grants(permits if name.startswith("semaphore") else ALL)
+        model = SizedGrants(permits) if name.startswith("semaphore") else Grants(ALL)
         more, search = check_name(model, operations, faults, int(longest_ttl_s * S))
         found += more
         calls, given_up = calls + search.returned, given_up + search.given_up

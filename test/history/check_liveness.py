@@ -19,7 +19,7 @@ LOCKED = "SELECT count(*), string_agg(DISTINCT kind || ' ' || coalesce(name, '?'
 
 
 def check(world, server, failover_delay_s, permits, tables):
-    """server: the primary. permits: how many a semaphore has. tables: which must be empty after a sweep."""
+    """server: the primary. permits: how many a semaphore is given for this. tables: which must be empty after a sweep."""
     connection = server.connect()
     try:
         with connection.cursor() as cursor:
@@ -51,6 +51,8 @@ def unavailable(world, cursor, failover_delay_s, permits):
     """A semaphore has to give all its permits at once."""
     seconds = world.longest_ttl_s() + failover_delay_s + GRACE_S
     deadline, found = time.monotonic() + seconds, []
+    for name in world.names("semaphore"):
+        cursor.execute("SELECT distsys.semaphore_resize(%s, %s)", (name, permits))
     for family, (function, sql) in ACQUIRE.items():
         for name in world.names(family):
             def acquire():

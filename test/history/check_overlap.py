@@ -1,5 +1,6 @@
 """Exclusive means alone: no two holds of a name overlap unless both are shared, permits never exceed their number, and
-nobody loses what he holds before its time is over.
+nobody loses what he holds before its time is over. Who holds permits when their number falls keeps them: it counts for
+those who are granted some later.
 
 Knows no false alarm: a hold is only the time in which its client was entitled to believe in it (holds.py). A failover
 to a standby that lags forgets grants; the server is set up so that distsys.failover_delay bridges that.
@@ -12,7 +13,7 @@ NAME = "overlap"
 
 
 def check(history, permits):
-    """permits: how many a semaphore has."""
+    """permits: how many a semaphore had when."""
     alone, counted = holds(history, ("lease", "election")), holds(history, ("semaphore",))
     promotions = history.faults("promote")
     return (overlaps(alone) + overlaps(advisory_holds(history)) + too_many(counted, permits) +
@@ -43,7 +44,7 @@ def forgotten(a, b):
 
 
 def too_many(found, permits):
-    """Sums up the permits that are held, name by name."""
+    """Sums up the permits that are held, name by name. Whichever was granted last had room: it was answered after this one was asked for."""
     violations = []
     changes = [(h.name, at, sign, h) for h in found if h.begin < h.end for at, sign in ((h.begin, 1), (h.end, -1))]
     held, name = [], None
@@ -55,8 +56,9 @@ def too_many(found, permits):
             continue
         held.append(hold)
         total = sum(h.permits for h in held)
-        if total > permits:
-            violations.append(Violation(NAME, f"{total} permits of {name} were held at the same time, it has {permits}", [h.first for h in held]))
+        room = max(permits.most(h.first) for h in held if h.begin >= hold.first.asked)
+        if total > room:
+            violations.append(Violation(NAME, f"{total} permits of {name} were held at the same time, it had {room}", [h.first for h in held]))
     return violations
 
 

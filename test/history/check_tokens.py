@@ -16,7 +16,7 @@ class Draw:
 
     def __init__(self, operation):
         self.operation, self.token, self.request = operation, operation.result["token"], operation["request"]
-        self.begin, self.answered = operation["first"] or operation.begin, operation.answered
+        self.begin, self.answered = operation.asked, operation.answered
 
 
 def check(history):

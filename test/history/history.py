@@ -25,13 +25,14 @@ import holds
 import mutants
 import report
 from journal import read_history
+from permits import Permits
 from server import Cluster, Pooler, ServerError
 from workload import WORKLOADS
 from world import PARKED, World, fork
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-PERMITS = 3                     # of each semaphore
-SWEPT = ("distsys.lease_grant", "distsys.leader_term", "distsys.lease_session", "distsys.lease_session_member")
+PERMITS = 3                     # of each semaphore, at first and at the end
+SWEPT = ("distsys.lease_grant", "distsys.leader_term", "distsys.lease_session", "distsys.lease_session_member", f"distsys.semaphore_permit WHERE slot > {PERMITS}")
 PARK_S = 20                     # a story is over by then
 
 
@@ -101,18 +102,24 @@ class Run:
             server.query(schema.read())
         if self.mutant is not None:
             server.query(self.mutant.sql)
-        for name in (f"semaphore {n}" for n in range(o.names)):
-            server.query("SELECT distsys.semaphore_create(%s, %s)", name, PERMITS)
-        self.cluster.start_standby()
         if o.pgbouncer and self.mutant is None:
             self.pooler = Pooler(o.pgbouncer, o.work, ("client_sync", "client_async"))
-            self.pooler.start(server)
         functions = {name for name, in server.query("SELECT proname FROM pg_proc WHERE pronamespace = 'distsys'::regnamespace")}
         workloads = [WORKLOADS[w] for w in o.workload if WORKLOADS[w][0].NEEDS in functions]
         self.world = World(o.seed, self.folder, o.work, o.clients, o.names, o.ttl, functions, workloads, self.mutant, self.pooler is not None, not o.no_preload)
         self.world.port[0] = server.port
+        self.create(server)
+        self.cluster.start_standby()
+        if self.pooler is not None:
+            self.pooler.start(server)
         kinds = [k for k in self.kinds if k != "pooler" or self.pooler is not None]
         self.plan = faults.plan(self.world, kinds, o.seconds)
+
+    def create(self, server):
+        for n in self.world.numbers:
+            server.query("SELECT distsys.semaphore_create(%s, %s)", f"semaphore {n}", PERMITS)
+            server.query(f"CREATE TABLE attached_{n} PARTITION OF entry FOR VALUES IN ('attached lease {n}')")
+            server.query(f"SELECT {self.world.function('fence_attach')}(%s, %s)", f"attached_{n}", f"lease {n}")
 
     def work(self):
         self.began = time.monotonic_ns()
@@ -134,11 +141,12 @@ class Run:
         found = check_liveness.check(self.world, server, self.world.longest_ttl_s(), PERMITS, SWEPT)
         self.world.leave[0] = 1
         h = self.history = read_history(self.folder, self.faults.events, self.began)
-        found += check_overlap.check(h, PERMITS) + check_tokens.check(h) + check_append.check(h, entries)
-        linear, self.searched, self.given_up = check_linear.check(h, PERMITS, self.world.longest_ttl_s())
+        permits = Permits(h, PERMITS)
+        found += check_overlap.check(h, permits) + check_tokens.check(h) + check_append.check(h, entries)
+        linear, self.searched, self.given_up = check_linear.check(h, permits, self.world.longest_ttl_s())
         self.held = holds.holds(h, ("lease", "election", "semaphore"))
         self.entries = len(entries)
-        return found + linear + check_errors.check(h), self.empty()
+        return found + linear + check_errors.check(h, permits), self.empty()
 
     def empty(self):
         """What this run should have seen and has not: then it proves nothing."""
@@ -147,10 +155,12 @@ class Run:
         if "lease" in self.options.workload:
             reasons += ["no lease was granted"] * (not any(h.name.startswith("lease") for h in self.held))
             reasons += ["nothing was appended"] * (not self.entries)
+            reasons += ["no unguarded write was refused"] * (("append", "lost") not in outcomes)
             reasons += ["no expired lease was taken over"] * ("pause" in self.kinds and not holds.takeovers(self.held))
             reasons += ["no stale token was refused"] * ("pause" in self.kinds and not {("assert", "lost"), ("renew", "lost")} & outcomes)
         if "semaphore" in self.options.workload:
             reasons += ["no permit was refused"] * (not any(o.family == "semaphore" and o.outcome == "refused" for o in self.history.of("acquire")))
+            reasons += ["no semaphore was resized"] * (("resize", "ok") not in outcomes)
         reasons += ["no call was left without an answer"] * (bool({"kill", "restart", "promote"} & set(self.kinds)) and not any(o == "unknown" for _, o in outcomes))
         for kind, what in (("pause", "clients paused"), ("restart", "server crashes"), ("promote", "failovers"), ("clock", "clock steps"), ("cancel", "cancels sent")):
             reasons += [f"there were no {what}"] * (kind in self.kinds and not self.faults.counts.get(what))

@@ -16,6 +16,7 @@ import os
 import time
 
 OUTCOMES = ("ok", "refused", "lost", "failed", "unknown")
+HORIZON = 10_000_000_000        # nanoseconds: a call whose client is gone has ended by then
 
 
 class Journal:
@@ -80,6 +81,11 @@ class Operation:
         if self.commit is not None and self.outcome == "ok":
             return self.commit.answered
         return self.answered
+
+    @property
+    def asked(self):
+        """When; a request that was asked again, for the first time."""
+        return self["first"] or self.begin
 
     def ok(self):
         return self.settled == "ok"

@@ -1,7 +1,7 @@
 """Calls that are broken on purpose: what a checker is for, it has to find.
 
 A mutant is a function in the schema `mutant` of the test's database that clients call in place of the one in distsys.
-Each is a mistake that has been made in a published lock library. `found_by` is the checker that must find it.
+Most are mistakes that have been made in published lock libraries. `found_by` is the checker that must find it.
 """
 
 
@@ -19,6 +19,21 @@ CREATE FUNCTION mutant.lease_assert(name text, token bigint) RETURNS boolean LAN
 
 NO_FENCE = """
 CREATE FUNCTION mutant.fence_assert(resource text, token bigint) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+"""
+
+# asks whether the transaction has shown a token, not of what
+FENCE_FOR_ANY_TOKEN = """
+CREATE FUNCTION mutant.guard() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM distsys.locks l WHERE l.kind IN ('lease', 'fence') AND l.pid = pg_backend_pid()) THEN
+        RAISE SQLSTATE 'SD002';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE FUNCTION mutant.fence_attach(rel regclass, lease_name text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('CREATE TRIGGER guard BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION mutant.guard()', rel);
+END $$;
 """
 
 # clients of one host have the same owner, and it is the name of the connection
@@ -167,9 +182,17 @@ BEGIN
 END $$;
 """
 
+# fewer permits than before are noted where no acquire looks
+NEVER_SMALLER = """
+CREATE FUNCTION mutant.semaphore_resize(name text, permits int) RETURNS boolean LANGUAGE sql SECURITY DEFINER AS $$
+    SELECT distsys.semaphore_resize($1, greatest($2, (SELECT s.permits FROM distsys.semaphore s WHERE s.name = $1))) IS NOT NULL;
+$$;
+"""
+
 MUTANTS = {m.name: m for m in (
     Mutant("no-assert", "append", "critical sections are not guarded by lease_assert", ("lease_assert",), NO_ASSERT),
     Mutant("no-fence", "append", "critical sections are not guarded by fence_assert", ("fence_assert",), NO_FENCE),
+    Mutant("any-token", "append", "the fence of a table asks whether a token was shown, not of what", ("fence_attach",), FENCE_FOR_ANY_TOKEN),
     Mutant("renew-by-owner", "overlap", "renew asks for the owner in place of the token", ("lease_renew",), RENEW_BY_OWNER),
     Mutant("time-of-begin", "overlap", "time is now(), that of BEGIN", ("lease_acquire", "lease_renew", "lease_release", "lease_assert", "lease_get"),
            TIME_OF_BEGIN + NO_ASSERT + "CREATE FUNCTION mutant.lease_get(name text) RETURNS SETOF distsys.lease LANGUAGE sql AS 'SELECT NULL::distsys.lease WHERE false';"),
@@ -178,4 +201,5 @@ MUTANTS = {m.name: m for m in (
     Mutant("lock-leaks", "liveness", "acquire leaves a lock behind", ("lease_acquire",), LOCK_LEAKS),
     Mutant("count-then-take", "overlap", "permits are counted before one more is taken", ("semaphore_acquire", "semaphore_renew", "semaphore_release", "semaphore_assert"),
            COUNT_THEN_TAKE, workload="semaphore"),
+    Mutant("never-smaller", "overlap", "acquire does not look at a smaller number of permits", ("semaphore_resize",), NEVER_SMALLER, workload="semaphore"),
 )}

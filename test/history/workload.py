@@ -4,12 +4,15 @@ Every story may end early: by a refusal, by an error, by the end of the connecti
 has left behind, it tries again later: a stale token has to be refused.
 """
 
+import contextlib
 import time
 import uuid
 
 from client import Failed, Gone
 
 ISOLATION = ("READ COMMITTED", "READ COMMITTED", "READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
+
+MOST_PERMITS = 5                # a semaphore is made as big as this, and as small as one
 
 LEASE = "SELECT acquired, reason, owner, token, extract(epoch FROM ttl_remaining)::float8 FROM "
 
@@ -60,13 +63,23 @@ class Story:
         if self.chance(0.3):
             c.execute("SELECT 1", None)         # a snapshot that is older than the guard
             self.work(ttl)
-        c.call("fence" if guard == "fence_assert" else "assert", name, f"SELECT {self.function(guard)}(%s, %s)", (name, token), {"token": token, "isolation": isolation})
+        self.pass_guard(guard, name, token)
         self.work(ttl)
+        self.write(to, token, ttl)
+
+    def pass_guard(self, guard, name, token):
+        self.client.call("fence" if guard == "fence_assert" else "assert", name, f"SELECT {self.function(guard)}(%s, %s)", (name, token),
+                         {"token": token, "isolation": self.client.isolation})
+
+    def write(self, to, token, ttl, instead=None):
+        """The rest of a critical section. instead: what has been done in place of asserting the lease of a table with a fence."""
+        c = self.client
         number, previous = c.execute("SELECT number, id FROM entry WHERE list = %s ORDER BY number DESC LIMIT 1", (to,)) or (0, None)
         self.work(ttl)
         entry = f"{c.number}.{c.life}.{c.transactions}"
         c.call("append", to, "INSERT INTO entry VALUES (%s, %s, %s, %s, %s)", (to, number + 1, entry, previous, token),
-               {"id": entry, "number": number + 1, "previous": previous, "token": token, "isolation": isolation, "durable": c.role == "client_sync"})
+               {"id": entry, "number": number + 1, "previous": previous, "token": token, "isolation": c.isolation, "durable": c.role == "client_sync",
+                "instead": instead})
         c.end()
 
     def work(self, ttl):
@@ -208,13 +221,15 @@ class Leases(Story):
     def hold(self, name, token, ttl, mode):
         for _ in range(self.random.randint(0, 3)):
             action = self.random.random()
-            if action < 0.3:
+            if action < 0.25:
                 self.renew(name, token, self.ttl())
-            elif action < 0.65:
+            elif action < 0.55:
                 self.guarded(name, token, ttl, mode)
-            elif action < 0.75:
+            elif action < 0.65:
                 self.fenced(name, token, ttl, mode)
             elif action < 0.8:
+                self.unguarded(name, token, ttl)
+            elif action < 0.84:
                 token = self.transfer(name, token, mode) or token
             elif action < 0.9:
                 self.get(name)
@@ -256,11 +271,12 @@ class Leases(Story):
     def guarded(self, name, token, ttl, mode):
         """Shared holders do not exclude each other, so they only read."""
         if mode == "exclusive":
-            self.append(f"list {name}", "lease_assert", name, token, ttl)
+            attached = self.world.has("fence_attach") and self.chance(0.3)
+            self.append(f"{'attached' if attached else 'list'} {name}", "lease_assert", name, token, ttl)
             return
         isolation = self.random.choice(ISOLATION)
         self.client.begin(isolation)
-        self.client.call("assert", name, f"SELECT {self.function('lease_assert')}(%s, %s)", (name, token), {"token": token, "isolation": isolation})
+        self.pass_guard("lease_assert", name, token)
         self.work(ttl)
         self.client.end()
 
@@ -268,6 +284,26 @@ class Leases(Story):
         resource = "fence" + name.removeprefix("lease")
         if mode == "exclusive":
             self.append(f"list {resource}", "fence_assert", resource, token, ttl)
+
+    def unguarded(self, name, token, ttl):
+        """A write to a table with a fence when this transaction has not asserted its lease, or does not any more: it has to be refused."""
+        if not self.world.has("fence_attach"):
+            return
+        c, to = self.client, f"attached {name}"
+        others = [f"attached {n}" for n in self.world.names("lease") if n != name]
+        instead = self.random.choice(("nothing", "the fence", "an assert that was rolled back", *(["another lease"] * 2 if others else [])))
+        c.begin(self.random.choice(ISOLATION))
+        if instead == "the fence":
+            self.pass_guard("fence_assert", "fence" + name.removeprefix("lease"), token)
+        elif instead == "another lease":
+            to = self.random.choice(others)
+            self.pass_guard("lease_assert", name, token)
+        elif instead == "an assert that was rolled back":
+            c.execute("SAVEPOINT before", None)
+            with contextlib.suppress(Failed):
+                self.pass_guard("lease_assert", name, token)
+            c.execute("ROLLBACK TO SAVEPOINT before", None)
+        self.write(to, token, ttl, instead)
 
     def use_stale(self, name):
         (token, mode), action = self.stale[name], self.random.random()
@@ -277,10 +313,12 @@ class Leases(Story):
             self.release(name, token)
         elif action < 0.5:
             self.transfer(name, token, mode)
-        elif action < 0.8:
+        elif action < 0.75:
             self.guarded(name, token, self.ttl(), mode)
-        else:
+        elif action < 0.9:
             self.fenced(name, token, self.ttl(), mode)
+        else:
+            self.unguarded(name, token, self.ttl())
 
 
 class Semaphores(Story):
@@ -290,6 +328,9 @@ class Semaphores(Story):
 
     def step(self):
         name = self.random.choice(self.world.names("semaphore"))
+        if self.world.has("semaphore_resize") and self.chance(0.08):
+            self.resize(name)
+            return
         if name in self.stale and self.chance(self.world.stale_share):
             self.use(name, self.stale[name])
             return
@@ -325,6 +366,14 @@ class Semaphores(Story):
         outcome, fields = self.client.call("acquire", name, sql, (name, *(arguments[k] for k in ("owner", "ttl", "permits", "wait")), request), arguments, grant)
         return fields["token"] if outcome == "ok" else None
 
+    def resize(self, name):
+        """More permits, or fewer, also than are held: from COMMIT on for others."""
+        permits = self.random.randint(1, MOST_PERMITS)
+        self.client.begin(self.random.choice(ISOLATION))
+        self.client.call("resize", name, f"SELECT {self.function('semaphore_resize')}(%s, %s)", (name, permits), {"permits": permits, "isolation": self.client.isolation}, yes_or_no)
+        self.work(self.ttl())
+        self.client.end(self.random.choice(("commit", "commit", "commit", "rollback")))
+
     def use(self, name, token):
         """What a holder does, or one who believes that he still is."""
         action = self.random.random()
@@ -334,7 +383,7 @@ class Semaphores(Story):
             self.client.call("renew", name, sql, (name, token, ttl), {"token": token, "ttl": ttl}, prolonged)
         elif action < 0.9:
             self.client.begin()
-            self.client.call("assert", name, f"SELECT {self.function('semaphore_assert')}(%s, %s)", (name, token), {"token": token, "isolation": self.client.isolation})
+            self.pass_guard("semaphore_assert", name, token)
             self.work(self.ttl())
             self.client.end()
         else:

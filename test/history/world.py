@@ -38,8 +38,8 @@ class World:
         return self.ttl_ms[1] / 1000
 
     def has(self, name):
-        """Is there such a call, and is it as it should be?"""
-        return name in self.functions and self.mutant is None
+        """Is there such a call, and does it go with the mutant?"""
+        return name in self.functions and (self.mutant is None or name in self.mutant.functions)
 
     def function(self, name):
         mutated = self.mutant is not None and name in self.mutant.functions
