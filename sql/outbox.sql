@@ -222,11 +222,11 @@ COMMENT ON FUNCTION distsys.outbox_reject(text, text, bigint[], text) IS 'Makes 
 
 CREATE FUNCTION distsys.outbox_seek(topic text, group_name text, start_from text) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_outbox_seek';
-COMMENT ON FUNCTION distsys.outbox_seek(text, text, text) IS 'Moves a group: earliest | latest | a position | a timestamp (reads the topic from its beginning). What is in flight or waits for a retry is dropped, its receipts are SD301; dead letters stay. 22003 below what is retained.';
+COMMENT ON FUNCTION distsys.outbox_seek(text, text, text) IS 'Moves a group: earliest | latest | a position | a timestamp (reads the topic from its beginning). What is in flight or waits for a retry is dropped, its receipts are SD301; dead letters stay. 22003 below what is retained, 22023 a position above all that were given out.';
 
 CREATE FUNCTION distsys.outbox_redrive(topic text, group_name text, ids uuid[] DEFAULT NULL, max_rows int DEFAULT 100) RETURNS int
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_outbox_redrive';
-COMMENT ON FUNCTION distsys.outbox_redrive(text, text, uuid[], int) IS 'Delivers dead letters of a group again, from attempt 1: all (ids NULL) or those with these ids, at most max_rows; returns how many.';
+COMMENT ON FUNCTION distsys.outbox_redrive(text, text, uuid[], int) IS 'Delivers dead letters of a group again, from attempt 1: all (ids NULL) or those with these ids, at most max_rows; returns how many. What the group gets anyway after outbox_seek(), or has in flight, comes once.';
 
 -- Views ----------------------------------------------------------------------
 

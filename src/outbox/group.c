@@ -306,13 +306,13 @@ parse_start(FunctionCallInfo fcinfo, int argno, const NameArg *topic)
 	{
 		int64		position = DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(word)));
 
-		if (position >= TOKEN_LIMIT)
+		/* the group would wait in silence for positions to come that far, and retention would not wait for the group */
+		if (position > position_head())
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("start_from is out of range"),
-					 errhint("Positions are below 2^53.")));
-		(void) topic_check_retained(topic, position);
-		return position;
+					 errmsg("position %lld is above all that were given out", (long long) position),
+					 errhint("To start with what is published from now on use 'latest'. For positions of another database raise those of this one first with distsys.token_advance().")));
+		return at_least(position, topic_check_retained(topic, position));
 	}
 	/* a timestamp may begin with a day's name, depending on DateStyle */
 	if (word[0] == '-' || strpbrk(word, "0123456789") == NULL)
@@ -375,6 +375,7 @@ distsys_outbox_group_create(PG_FUNCTION_ARGS)
 	Cursor		cursor = {0};
 	Relation	rel;
 	Relation	cursors;
+	bool		exists;
 
 	if (arg_word(fcinfo, 2, "mode", modes) != 0)
 		arg_not_built("mode 'shared'", "Use mode => 'ordered'.");
@@ -391,7 +392,9 @@ distsys_outbox_group_create(PG_FUNCTION_ARGS)
 	rel = row_open_write(TABLE_OUTBOX_GROUP, "outbox_group_create()");
 	cursors = row_open_write(TABLE_OUTBOX_CURSOR, "outbox_group_create()");
 	topic_check(&topic);
-	if (lock_group(rel, &topic, &group) != NULL)
+	exists = lock_group(rel, &topic, &group) != NULL;
+	topic_check(&topic);		/* it may have been dropped while we waited */
+	if (exists)
 	{
 		if (!if_not_exists)
 			ereport(ERROR,
