@@ -4,7 +4,7 @@
 
 CREATE TABLE distsys.idempotency_policy (
     policy              text COLLATE "C" NOT NULL PRIMARY KEY CHECK (octet_length(policy) BETWEEN 1 AND 63),
-    retention           interval NOT NULL CHECK (retention >= '1 s' AND extract(month FROM retention) = 0 AND extract(year FROM retention) = 0),
+    retention           interval NOT NULL CHECK (retention BETWEEN '1 s' AND '3650 days' AND extract(month FROM retention) = 0 AND extract(year FROM retention) = 0),
     ttl                 interval NOT NULL CHECK (ttl BETWEEN '100 ms' AND '1 day' AND extract(month FROM ttl) = 0),
     require_fingerprint boolean NOT NULL,
     max_response_bytes  int NOT NULL CHECK (max_response_bytes >= 0),

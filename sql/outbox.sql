@@ -4,7 +4,7 @@
 
 CREATE TABLE distsys.outbox_topic (
     topic     text COLLATE "C" NOT NULL PRIMARY KEY CHECK (octet_length(topic) BETWEEN 1 AND 63),
-    retention interval NOT NULL CHECK (retention >= '1 s' AND extract(month FROM retention) = 0 AND extract(year FROM retention) = 0),
+    retention interval NOT NULL CHECK (retention BETWEEN '1 s' AND '3650 days' AND extract(month FROM retention) = 0 AND extract(year FROM retention) = 0),
     ce_source text CHECK (octet_length(ce_source) BETWEEN 1 AND 255)
 );
 COMMENT ON TABLE distsys.outbox_topic IS 'Topics of the outbox; ordinary SQL, effective at commit. ce_source: source of CloudEvents.';

@@ -36,7 +36,9 @@ horizon_of(const NameArg *topic, TimestampTz now, int64 settled)
 		horizon.before = now - retention_us;
 		horizon.below = at_most(horizon.below, cursor_lowest(topic));
 	}
-	return horizon;				/* a dropped topic: everything */
+	else						/* only what its drop gave up: else the topic's row has yet to come, from a dump or a publisher of rows */
+		horizon.below = at_most(horizon.below, topic_removed_through(topic) + 1);
+	return horizon;
 }
 
 /* Removes up to max events of a topic; returns how many. */
@@ -67,6 +69,8 @@ trim_topic(Relation rel, const NameArg *topic, TimestampTz now, int64 settled, i
 	row_scan_end(scan);
 	if (removed > 0)
 		topic_set_removed_through(topic, through);
+	else
+		topic_unlock(topic);	/* or there would be as many locks as topics */
 	return removed;
 }
 

@@ -97,6 +97,15 @@ topic_try_lock(const NameArg *topic)
 	return keylock_try(&tag, ExclusiveLock);
 }
 
+void
+topic_unlock(const NameArg *topic)
+{
+	LOCKTAG		tag;
+
+	topic_tag(&tag, topic);
+	keylock_release(&tag, ExclusiveLock);
+}
+
 /* ---- what was removed: outbox_retained(topic, removed_through) ---- */
 
 int64

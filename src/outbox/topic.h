@@ -20,5 +20,7 @@ extern int64 topic_check_retained(const NameArg *topic, int64 position);
 extern void topic_lock(const NameArg *topic);
 /* The same without waiting. */
 extern bool topic_try_lock(const NameArg *topic);
+/* Gives it back when nothing was changed. */
+extern void topic_unlock(const NameArg *topic);
 
 #endif							/* DISTSYS_TOPIC_H */
