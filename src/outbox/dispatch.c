@@ -283,12 +283,25 @@ start_ttl(GroupWork *work, const ClockReading *now)
 	work->cursor.deadline = deadline_after(now, work->config.ttl_us);
 }
 
+/*
+ * n consecutive receipts. With the epoch above the counter, as in a token: a
+ * server that was promoted without the last fetches of its predecessor draws the same
+ * counts again, and a late acknowledgement of those must not settle what is in flight here.
+ */
+static int64
+draw_receipts(int64 n)
+{
+	int64		epoch = token_epoch();
+
+	return (epoch << TOKEN_COUNTER_BITS) + receipt_draw(n);
+}
+
 /* Gives the batch its receipts and puts it in flight under this caller's claim. */
 static void
 claim_batch(GroupWork *work, Batch *batch, const NameArg *member, bool new_claim, const ClockReading *now)
 {
 	Cursor	   *cursor = &work->cursor;
-	int64		receipt = batch->n > 0 ? receipt_draw(batch->n) : cursor->receipt_last + 1;
+	int64		receipt = batch->n > 0 ? draw_receipts(batch->n) : cursor->receipt_last + 1;
 	bool		new_ttl = new_claim || !ttl_runs(cursor);
 	Delivery   *all = palloc((cursor->nin_flight + batch->n + 1) * sizeof(Delivery));
 

@@ -86,6 +86,11 @@ my $open = $standby->background_psql('postgres');
 $open->query_safe("SELECT distsys.token_epoch()");
 my $lost_token = $primary->safe_psql('postgres', "SELECT token FROM distsys.lease_acquire('lost', 'me', '15 min')");
 $primary->safe_psql('postgres', "SELECT distsys.outbox_publish('t', 'e', '{\"n\": 2}')");
+# more receipts than the counter's reserve, which the standby knows of
+my $lost_receipts = $primary->safe_psql('postgres', q{
+	SELECT cardinality(distsys.outbox_publish_all('t', (SELECT jsonb_agg('{"type": "e", "payload": 2}'::jsonb) FROM generate_series(1, 1100)))) \gset
+	SELECT array_agg(receipt) FROM distsys.outbox_fetch('t', 'g', 'm', 2000);
+});
 my $lost_position = $primary->safe_psql('postgres', "SELECT max(position) FROM distsys.outbox_read('t')");
 $primary->stop('immediate');
 $standby->promote;
@@ -108,6 +113,22 @@ cmp_ok($new_token, '>', $lost_token, 'tokens rise over the promotion of a laggin
 on_standby("SELECT distsys.outbox_publish('t', 'e', '{\"n\": 3}')");
 is(on_standby("SELECT payload->>'n' FROM distsys.outbox_read('t', $lost_position)"), '3',
 	'a cursor from the old primary gets the first event of the new one');
+is(on_standby("SELECT string_agg(payload->>'n', ' ') FROM distsys.outbox_fetch('t', 'g', 'n')"), '1 3', 'what was in flight is delivered again');
+on_standby(qq{
+	DO \$\$
+	DECLARE
+		lost bigint;
+	BEGIN
+		FOREACH lost IN ARRAY '$lost_receipts'::bigint[] LOOP
+			BEGIN
+				PERFORM distsys.outbox_ack('t', 'g', ARRAY[lost]);
+				RAISE 'receipt % is accepted', lost;
+			EXCEPTION WHEN SQLSTATE 'SD301' THEN
+			END;
+		END LOOP;
+	END \$\$;
+});
+is(on_standby("SELECT in_flight FROM distsys.outbox_groups"), '2', 'receipts of the old primary acknowledge nothing on the new one');
 is(on_standby("SELECT acquired FROM distsys.lease_renew('kept', $kept)"), 't', 'a lease that the standby knew goes on');
 cmp_ok(on_standby('SELECT distsys.token_epoch()'), '==', 2, 'the epoch rose with the timeline');
 
