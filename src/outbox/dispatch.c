@@ -263,14 +263,15 @@ compare_positions(const void *a, const void *b)
 /*
  * The ttl runs for the receipts up to ttl_through, and anew for the others
  * when those are settled. So fetching more and more does not keep an event in
- * flight that its member has lost sight of.
+ * flight that its member has lost sight of. What the present claim has taken over
+ * and not handed out yet (receipts below claim_base) does not count: its member cannot settle it.
  */
 static bool
 ttl_runs(const Cursor *cursor)
 {
 	for (int i = 0; i < cursor->nin_flight; i++)
 	{
-		if (cursor->in_flight[i].receipt <= cursor->ttl_through)
+		if (cursor->in_flight[i].receipt >= cursor->claim_base && cursor->in_flight[i].receipt <= cursor->ttl_through)
 			return true;
 	}
 	return false;
