@@ -209,7 +209,7 @@ COMMENT ON FUNCTION distsys.outbox_fetch(text, text, text, int) IS 'Hands at mos
 
 CREATE FUNCTION distsys.outbox_ack(topic text, group_name text, receipts bigint[]) RETURNS int
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'distsys_outbox_ack';
-COMMENT ON FUNCTION distsys.outbox_ack(text, text, bigint[]) IS 'Acknowledges deliveries; returns how many were not settled before. In the transaction of the effect it makes the effect exactly-once. SD301 for a receipt whose claim was lost.';
+COMMENT ON FUNCTION distsys.outbox_ack(text, text, bigint[]) IS 'Acknowledges deliveries; returns how many were not settled before. In the transaction of the effect it makes the effect exactly-once: roll back when it returns fewer than it was given, as after a COMMIT whose answer was lost. SD301 for a receipt whose claim was lost.';
 
 CREATE FUNCTION distsys.outbox_nack(topic text, group_name text, receipts bigint[], delay interval DEFAULT NULL, reason text DEFAULT NULL,
     OUT receipt bigint, OUT outcome text) RETURNS SETOF record

@@ -100,7 +100,11 @@ wanted(Datum id, const Datum *ids, int n)
 
 PGDLLEXPORT PG_FUNCTION_INFO_V1(distsys_outbox_redrive);
 
-/* Moves dead letters to retry, due now, with no attempt counted; works when retention has removed the event itself. */
+/*
+ * Moves dead letters to retry, due now, with no attempt counted; works when
+ * retention has removed the event itself. After a seek back the group gets the event anyway, or has it in flight: then
+ * the dead letter just goes, or the event would be delivered twice.
+ */
 Datum
 distsys_outbox_redrive(PG_FUNCTION_ARGS)
 {
@@ -112,6 +116,8 @@ distsys_outbox_redrive(PG_FUNCTION_ARGS)
 	Datum		prefix[2] = {topic.datum, group.datum};
 	GroupConfig config;
 	Relation	rel = row_open_write(TABLE_OUTBOX_DEAD_LETTER, "outbox_redrive()");
+	Relation	cursors = row_open_read(TABLE_OUTBOX_CURSOR);
+	Cursor		cursor;
 	LOCKTAG		tag;
 	RowScan    *scan;
 	HeapTuple	row;
@@ -120,6 +126,8 @@ distsys_outbox_redrive(PG_FUNCTION_ARGS)
 	group_get(&topic, &group, &config);
 	group_tag(&tag, &topic, &group);
 	(void) keylock_wait(&tag, ExclusiveLock, KEYLOCK_FOR_EVER);
+	(void) cursor_read_locked(cursors, &topic, &group, &cursor);
+	row_close(cursors);
 	scan = row_scan_begin(rel, 2, prefix, NULL);
 	while (moved < max_rows && (row = row_scan_next(scan)) != NULL)
 	{
@@ -128,7 +136,9 @@ distsys_outbox_redrive(PG_FUNCTION_ARGS)
 		event_from_copy(rel, row, ATTR_EVENT, &event);
 		if (!wanted(event.values[EVENT_ID - 1], ids, nids))
 			continue;
-		retry_put(&group, &event, 0, clock_wall(), (Datum) 0);
+		if (event_position(&event) <= cursor.fetched &&
+			!deliveries_have(cursor.in_flight, cursor.nin_flight, event_position(&event)))
+			retry_put(&group, &event, 0, clock_wall(), (Datum) 0);
 		row_delete(rel, row);
 		moved++;
 	}

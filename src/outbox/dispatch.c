@@ -128,31 +128,23 @@ batch_add(Batch *batch, const OutboxEvent *event, int32 attempt, bool retried)
 	batch->n++;
 }
 
-static bool
-in_flight(const Cursor *cursor, int64 position)
+/* A fetch that looks for retries. */
+typedef struct RetrySearch
 {
-	int			low = 0;
-	int			high = cursor->nin_flight;
-
-	while (low < high)
-	{
-		int			middle = (low + high) / 2;
-
-		if (cursor->in_flight[middle].position < position)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < cursor->nin_flight && cursor->in_flight[low].position == position;
-}
+	const GroupWork *work;
+	const Batch *batch;			/* what it has taken over: some of it from outbox_retry, where it still is */
+} RetrySearch;
 
 /* Retries that this fetch passes over. */
 static bool
 not_for_caller(int64 position, void *arg)
 {
-	const GroupWork *work = (const GroupWork *) arg;
+	const RetrySearch *search = (const RetrySearch *) arg;
+	const Cursor *cursor = &search->work->cursor;
 
-	return in_flight(&work->cursor, position) || event_hidden_from_caller(work->topic.datum, position);
+	return deliveries_have(cursor->in_flight, cursor->nin_flight, position) ||
+		deliveries_have(search->batch->deliveries, search->batch->n, position) ||
+		event_hidden_from_caller(search->work->topic.datum, position);
 }
 
 /* Does somebody hold a live claim? */
@@ -211,6 +203,7 @@ take_over(GroupWork *work, Batch *batch, bool lost)
 static void
 add_retries(GroupWork *work, Batch *batch, TimestampTz now)
 {
+	RetrySearch search = {work, batch};
 	int			max = batch->max - batch->n;
 	RetryEntry *entries;
 	int			n;
@@ -218,7 +211,7 @@ add_retries(GroupWork *work, Batch *batch, TimestampTz now)
 	if (max == 0)
 		return;
 	entries = palloc(max * sizeof(RetryEntry));
-	n = retry_due(&work->topic, &work->group, now, max, not_for_caller, work, entries);
+	n = retry_due(&work->topic, &work->group, now, max, not_for_caller, &search, entries);
 	for (int i = 0; i < n; i++)
 		batch_add(batch, &entries[i].event, entries[i].attempts + 1, true);
 }

@@ -251,6 +251,24 @@ cursor_write(Relation rel, HeapTuple old, const NameArg *topic, const NameArg *g
 		row_update(rel, old, values, nulls, replace);
 }
 
+bool
+deliveries_have(const Delivery *deliveries, int n, int64 position)
+{
+	int			low = 0;
+	int			high = n;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (deliveries[middle].position < position)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < n && deliveries[low].position == position;
+}
+
 int64
 cursor_lowest(const NameArg *topic)
 {

@@ -54,6 +54,8 @@ extern void group_tag(LOCKTAG *tag, const NameArg *topic, const NameArg *group);
 /* Reads the row; the group's key lock is held in Exclusive. */
 extern HeapTuple cursor_read_locked(Relation rel, const NameArg *topic, const NameArg *group, Cursor *cursor);
 extern void cursor_write(Relation rel, HeapTuple old, const NameArg *topic, const NameArg *group, const Cursor *cursor);
+/* Is the event of that position among these, which are in the order of their positions? */
+extern bool deliveries_have(const Delivery *deliveries, int n, int64 position);
 /* The lowest position that some group of the topic has not settled; PG_INT64_MAX when no group holds anything back. */
 extern int64 cursor_lowest(const NameArg *topic);
 

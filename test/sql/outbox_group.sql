@@ -135,6 +135,27 @@ SELECT pg_temp.take('m4');
 SELECT type, attempts, reason FROM distsys.outbox_dead_letters WHERE topic = 'group' ORDER BY position;
 SELECT pg_temp.ack('r'), distsys.outbox_redrive('group', 'g'), pg_temp.take('m4'), pg_temp.ack('p q');
 RESET distsys.clock_offset;
+-- the ttl of whoever takes over counts for what he was handed, not for the rest that he has not fetched yet
+SELECT pg_temp.publish('a2 b2 c2');
+SELECT pg_temp.take('m1');
+SET distsys.clock_offset = '40 s';
+SELECT pg_temp.take('m2', 1);
+SET distsys.clock_offset = '60 s';
+SELECT pg_temp.ack('a2'), pg_temp.take('m2', 1);
+SET distsys.clock_offset = '80 s';
+SELECT pg_temp.take('m3');
+SELECT pg_temp.ack('b2'), pg_temp.take('m2', 1);
+SELECT pg_temp.ack('c2');
+RESET distsys.clock_offset;
+-- what is taken over while it was being retried comes once
+SELECT pg_temp.publish('d2 e2');
+SELECT pg_temp.take('m1');
+SELECT pg_temp.nack('d2 e2', '0'), pg_temp.take('m1');
+SET distsys.clock_offset = '40 s';
+SELECT pg_temp.take('m2');
+SELECT pg_temp.nack('d2 e2', '0');
+SELECT distsys.outbox_redrive('group', 'g'), pg_temp.take('m2'), pg_temp.ack('d2 e2');
+RESET distsys.clock_offset;
 -- stepping the wall clock neither frees nor keeps a claim
 SELECT pg_temp.publish('s');
 SELECT pg_temp.take('m');
@@ -198,6 +219,17 @@ SELECT pg_temp.take('m', 2);
 SELECT distsys.outbox_seek('group', 'g', 'latest');
 SELECT pg_temp.take('m');
 SELECT count(*) FROM distsys.outbox_retry WHERE group_name = 'g';
+-- beyond everything: the group would wait in silence
+SELECT distsys.outbox_seek('group', 'g', '9007199254740991');
+-- dead letters that a group which went back gets anyway, or has in flight, are not delivered twice by a redrive
+SELECT pg_temp.publish('x y z');
+SELECT pg_temp.take('m');
+SELECT distsys.outbox_reject('group', 'g', pg_temp.receipts('x y z'));
+SELECT distsys.outbox_seek('group', 'g', (SELECT position::text FROM distsys.outbox_read('group') WHERE type = 'w'));
+SELECT pg_temp.take('m', 1);
+SELECT pg_temp.ack('x'), pg_temp.take('m', 1);
+SELECT distsys.outbox_redrive('group', 'g'), pg_temp.take('m');
+SELECT pg_temp.ack('x y z'), pg_temp.take('m'), dead FROM pg_temp.state WHERE group_name = 'g';
 
 -- retention: what every group has settled, from the front; then a reader that is behind is told
 SELECT position AS a FROM distsys.outbox_read('group') WHERE type = 'a' \gset
