@@ -148,7 +148,10 @@ begin_locked(const ClaimRequest *request, RecordStore *store, ClaimAnswer *answe
 	if (found)
 	{
 		if (judge(request, &record, answer))
+		{
+			record_make_durable(store); /* whoever held the lock may have committed with distsys.durability off */
 			return false;
+		}
 	}
 	else
 		answer->now = clock_read();

@@ -172,6 +172,12 @@ record_read_locked(RecordStore *store, const NameArg *scope, const NameArg *key,
 }
 
 void
+record_make_durable(RecordStore *store)
+{
+	row_make_durable(store->tuple);
+}
+
+void
 record_write(RecordStore *store, const Record *record)
 {
 	Datum		values[NATTS];

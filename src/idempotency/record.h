@@ -62,6 +62,8 @@ extern void record_close(RecordStore *store, bool written);
 extern bool record_read_latest(RecordStore *store, const NameArg *scope, const NameArg *key, bool durable, Record *record);
 /* Under the key lock, Exclusive. */
 extern bool record_read_locked(RecordStore *store, const NameArg *scope, const NameArg *key, Record *record);
+/* Flushes what was read, before it is given out. */
+extern void record_make_durable(RecordStore *store);
 /* Inserts it, or overwrites what record_read_locked has found. */
 extern void record_write(RecordStore *store, const Record *record);
 extern void record_delete(RecordStore *store);
