@@ -361,6 +361,8 @@ distsys_launcher_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	SetConfigOption("application_name", "distsys launcher", PGC_USERSET, PGC_S_SESSION);
+	/* a snapshot that is serializable, read-only and deferrable waits for other transactions */
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION);
 	forget_all_absent();
 	status_launcher_is_me();
 	pgstat_report_activity(STATE_IDLE, NULL);
