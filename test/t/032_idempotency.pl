@@ -124,6 +124,21 @@ $node->stop('immediate');
 $node->start;
 is(sql("SELECT status FROM distsys.idempotency_begin('crash', 'k', sha256('a'))"), 'in_progress', 'it survives a crash at once');
 
+# --- distsys.durability off: what a caller was given who waited for the commit of the answer
+my $holder = $node->background_psql('postgres');
+$holder->query_safe("SET distsys.durability = off; BEGIN; SELECT token AS t FROM distsys.idempotency_begin('crash', 'waited', sha256('a')) \\gset");
+$holder->query_safe("SELECT distsys.idempotency_complete('crash', 'waited', :t, 201, 'paid')");
+my $waited = '';
+my $waiter = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c',
+	"SELECT status FROM distsys.idempotency_begin('crash', 'waited', sha256('a'), wait => '10 s')" ], '>', \$waited);
+$node->poll_query_until('postgres', "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)");
+$holder->query_safe("COMMIT");
+$waiter->finish;
+$node->stop('immediate');
+$node->start;
+is($waited, "replay\n", 'whoever waits for the holder gets the answer');
+is(sql("SELECT status FROM distsys.idempotency_get('crash', 'waited')"), 'replay', 'and it survives a crash');
+
 # --- a prepared claim stays in progress, over a crash too, until its COMMIT PREPARED or ROLLBACK PREPARED
 sql("BEGIN; SELECT once(400); PREPARE TRANSACTION 'a'");
 sql("BEGIN; SELECT once(401); PREPARE TRANSACTION 'b'");
