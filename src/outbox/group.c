@@ -68,6 +68,7 @@ enum
 
 static const char *const modes[] = {"ordered", "shared", NULL};
 static const char *const failures[] = {"skip", "block", "stop", NULL};
+static const char *const options[] = {"ttl", "max_attempts", "backoff_base", "backoff_cap", "on_failure"};
 
 static ConfigCache *cache = NULL;
 
@@ -357,7 +358,7 @@ lock_group(Relation rel, const NameArg *topic, const NameArg *group)
 static void
 read_options(FunctionCallInfo fcinfo, int first, Datum *values, bool *nulls, bool *given)
 {
-	for (int i = 0; i < 5; i++)
+	for (int i = 0; i < lengthof(options); i++)
 	{
 		int			column = GROUP_TTL + i;
 
@@ -399,8 +400,8 @@ distsys_outbox_group_create(PG_FUNCTION_ARGS)
 		arg_not_built("mode 'shared'", "Use mode => 'ordered'.");
 	if (arg_int32(fcinfo, 4, "partitions", 1, 1024) != 1)
 		arg_not_built("more than one partition", "Use partitions => 1.");
-	for (int i = 5; i <= 9; i++)
-		arg_not_null(fcinfo, i, "option");
+	for (int i = 0; i < lengthof(options); i++)
+		arg_not_null(fcinfo, 5 + i, options[i]);
 	read_options(fcinfo, 5, values, nulls, given);
 	values[GROUP_TOPIC - 1] = topic.datum;
 	values[GROUP_NAME - 1] = group.datum;
@@ -419,8 +420,9 @@ distsys_outbox_group_create(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_DUPLICATE_OBJECT),
 					 errmsg("group \"%s\" of outbox topic \"%s\" already exists", name_cstring(group), name_cstring(topic)),
 					 errhint("Use if_not_exists => true, or outbox_group_alter().")));
-		row_close(cursors);
-		row_close(rel);
+		row_close_unwritten(cursors);
+		row_close_unwritten(rel);
+		topic_unlock(&topic);	/* a consumer that makes sure of its group may stay in its transaction for long */
 		PG_RETURN_BOOL(false);
 	}
 	cursor.position = cursor.fetched = parse_start(fcinfo, 3, &topic);
@@ -486,7 +488,8 @@ distsys_outbox_group_drop(PG_FUNCTION_ARGS)
 	{
 		if (!if_exists)
 			raise_unknown(&topic, &group);
-		row_close(rel);
+		row_close_unwritten(rel);
+		topic_unlock(&topic);
 		PG_RETURN_BOOL(false);
 	}
 	lock_cursor(&topic, &group);
