@@ -257,7 +257,12 @@ keylock_session_wait(const LOCKTAG *tag, LOCKMODE mode, int64 wait_us)
 bool
 keylock_conflicts(const LOCKTAG *tag, LOCKMODE mode)
 {
-	return VirtualTransactionIdIsValid(*GetLockConflicts(tag, mode, NULL));
+	VirtualTransactionId *holders = GetLockConflicts(tag, mode, NULL);
+	bool		conflicts = VirtualTransactionIdIsValid(*holders);
+
+	/* it has room for every backend there may be, and some ask for each of thousands of keys */
+	pfree(holders);
+	return conflicts;
 }
 
 static void
