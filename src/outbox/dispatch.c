@@ -18,11 +18,13 @@
 
 #include <math.h>
 
+#include "access/xact.h"
 #include "common/pg_prng.h"
 #include "compat.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/snapmgr.h"
 
 #include "core/refusal.h"
 #include "core/result.h"
@@ -343,6 +345,19 @@ same_member(const Cursor *cursor, const NameArg *member)
 	return cursor->member != (Datum) 0 && datum_image_eq(cursor->member, member->datum, false, -1);
 }
 
+/*
+ * In REPEATABLE READ and SERIALIZABLE: has somebody else used the group since the
+ * transaction's snapshot? Then it does not see the effects of the events before, and what this caller reads for the next is stale.
+ */
+static bool
+moved_since_snapshot(const GroupWork *work)
+{
+	TransactionId writer = HeapTupleHeaderGetXmin(work->row->t_data);
+
+	return IsolationUsesXactSnapshot() && TransactionIdIsNormal(writer) &&
+		!TransactionIdIsCurrentTransactionId(writer) && XidInMVCCSnapshot(writer, GetTransactionSnapshot());
+}
+
 /* Under the lock. Returns false when nothing has changed. */
 static bool
 fetch_locked(GroupWork *work, const NameArg *member, int32 max_events, int64 bound, Batch *batch)
@@ -355,6 +370,8 @@ fetch_locked(GroupWork *work, const NameArg *member, int32 max_events, int64 bou
 
 	if (live && new_claim)
 		return false;			/* somebody else's */
+	if (moved_since_snapshot(work))
+		return false;			/* the next transaction gets it */
 	batch->max = Min(max_events, MAX_IN_FLIGHT - (lost ? 0 : work->cursor.nin_flight));
 	batch->events = palloc(Max(batch->max, 1) * sizeof(OutboxEvent));
 	batch->deliveries = palloc(Max(batch->max, 1) * sizeof(Delivery));
