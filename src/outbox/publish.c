@@ -208,6 +208,9 @@ event_from_json(int ord, JsonbContainer *object, const NameArg *topic, OutboxEve
 			set(event, EVENT_TYPE, member_text(ord, &value, "type"));
 		else if (member_is(&key, "key"))
 			set(event, EVENT_KEY, member_text(ord, &value, "key"));
+		else if (member_is(&key, "headers") &&
+				 (value.type != jbvBinary || !JsonContainerIsObject(value.val.binary.data)))
+			raise_bad_event(ord, "headers is not an object.");
 		else if (member_is(&key, "headers"))
 			set_headers(event, JsonbValueToJsonb(&value));
 		else if (member_is(&key, "id"))

@@ -91,6 +91,7 @@ FROM unnest(ARRAY[NULL, 'null', '{}', '"x"', '1', '[]', '[1]', '["x"]', '[null]'
 \set VERBOSITY default
 SELECT distsys.outbox_publish_all('errors', '[{"type": "e", "payload": 1}, {"type": "e", "payload": 1, "deliver_at": 1}]');
 SELECT distsys.outbox_publish_all('errors', '[{"type": "e"}]');
+SELECT distsys.outbox_publish_all('errors', '[{"type": "e", "payload": 1}, {"type": "e", "payload": 1, "headers": []}]');
 SELECT distsys.outbox_publish('no such topic', 'e', '1');
 SELECT distsys.outbox_fetch('no such topic', 'g', 'm');
 SELECT distsys.outbox_fetch('errors', 'no such group', 'm');
