@@ -222,12 +222,18 @@ config_raise_unknown(const ConfigKind *kind, const NameArg *name)
 	pg_unreachable();
 }
 
+static void
+config_tag(const ConfigKind *kind, const NameArg *name, LOCKTAG *tag)
+{
+	keylock_tag2(tag, KEYLOCK_CONFIG, kind->key, strlen(kind->key), name->data, name->len);
+}
+
 void
 config_lock(const ConfigKind *kind, const NameArg *name)
 {
 	LOCKTAG		tag;
 
-	keylock_tag2(&tag, KEYLOCK_CONFIG, kind->key, strlen(kind->key), name->data, name->len);
+	config_tag(kind, name, &tag);
 	(void) keylock_wait(&tag, ExclusiveLock, KEYLOCK_FOR_EVER);
 }
 
@@ -238,6 +244,18 @@ open_row(const ConfigKind *kind, const char *verb, const NameArg *name, Relation
 	*rel = row_open_write(kind->table, psprintf("%s_%s()", kind->function, verb));
 	config_lock(kind, name);
 	return row_read_locked(*rel, &name->datum);
+}
+
+/* Nothing is to be done: who makes sure of it when he starts, and stays in his transaction, is in nobody's way. */
+static bool
+leave_as_it_is(const ConfigKind *kind, const NameArg *name, Relation rel)
+{
+	LOCKTAG		tag;
+
+	row_close_unwritten(rel);
+	config_tag(kind, name, &tag);
+	keylock_release(&tag, ExclusiveLock);
+	return false;
 }
 
 bool
@@ -251,13 +269,12 @@ config_create(const ConfigKind *kind, const NameArg *name, Datum *values, bool *
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("%s \"%s\" already exists", kind->label, name_cstring(*name)),
 				 errhint("Use if_not_exists => true, or %s_%s().", kind->function, kind->change ? kind->change : "alter")));
-	if (!exists)
-	{
-		row_insert(rel, values, nulls);
-		config_changed(rel);
-	}
+	if (exists)
+		return leave_as_it_is(kind, name, rel);
+	row_insert(rel, values, nulls);
+	config_changed(rel);
 	row_close(rel);
-	return !exists;
+	return true;
 }
 
 HeapTuple
@@ -286,15 +303,14 @@ config_drop(const ConfigKind *kind, const NameArg *name, bool if_exists, void (*
 
 	if (row == NULL && !if_exists)
 		config_raise_unknown(kind, name);
-	if (row != NULL)
-	{
-		if (before_drop != NULL)
-			before_drop(name);
-		row_delete(rel, row);
-		config_changed(rel);
-	}
+	if (row == NULL)
+		return leave_as_it_is(kind, name, rel);
+	if (before_drop != NULL)
+		before_drop(name);
+	row_delete(rel, row);
+	config_changed(rel);
 	row_close(rel);
-	return row != NULL;
+	return true;
 }
 
 /* ---- the trigger ---- */

@@ -4,6 +4,11 @@ SET distsys.notice_in_transaction = off;
 
 -- create
 SELECT distsys.semaphore_create('imports', permits => 3), distsys.semaphore_create('imports', 9, if_not_exists => true) AS again;
+-- who makes sure of it keeps nothing locked
+BEGIN;
+SELECT distsys.semaphore_create('imports', 9, if_not_exists => true) AS again, distsys.semaphore_drop('none', if_exists => true) AS dropped;
+SELECT count(*) AS key_locks FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid();
+COMMIT;
 SELECT * FROM distsys.semaphores WHERE name = 'imports';
 
 -- acquire: a row, refused or not
