@@ -124,5 +124,5 @@ SELECT distsys.access_revoke('regress_lock_service', 'app') > 0, distsys.access_
        distsys.access_revoke('regress_lock_monitor', 'monitor') > 0;
 DROP ROLE regress_lock_service, regress_lock_login_1, regress_lock_login_2, regress_lock_stranger, regress_lock_monitor, regress_lock_nobody;
 SELECT live, token IS NOT NULL AS token FROM distsys.leases WHERE name IN ('shared work', 'own work');
-SELECT acquired FROM distsys.lease_acquire('shared work', 'me', '100 ms');
+SELECT acquired FROM distsys.lease_acquire('shared work', 'me', '10 s');
 SELECT distsys.lease_release('shared work', token) FROM distsys.lease_get('shared work');

@@ -70,6 +70,6 @@ SELECT distsys.lease_release('rows', :t);
 -- the application's lastval() is its own
 CREATE TABLE lock_serial (id serial);
 INSERT INTO lock_serial DEFAULT VALUES;
-SELECT acquired FROM distsys.lease_acquire('lastval', 'me', '100 ms');
+SELECT acquired FROM distsys.lease_acquire('lastval', 'me', '10 s');
 SELECT lastval(), distsys.lease_release('lastval', token) FROM distsys.lease_get('lastval');
 DROP TABLE lock_serial;
