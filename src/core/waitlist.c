@@ -29,7 +29,7 @@
 #define MAX_CALLS 32
 
 /* So many are woken after the lock is released, more while it is held. */
-#define MAX_CALLED 16
+#define MAX_WOKEN_LATER 16
 
 /* What searching needs, kept apart from the names so that a scan touches little memory. */
 typedef struct Place
@@ -72,9 +72,9 @@ static Call calls[MAX_CALLS];
 static int	ncalls = 0;
 static bool call_everybody = false;
 
-/* Places that were called under the lock and are to be woken. */
-static int	called[MAX_CALLED];
-static int	ncalled = 0;
+/* Who was called under the lock and is woken after it. */
+static Place *to_wake[MAX_WOKEN_LATER];
+static int	nto_wake = 0;
 
 static Size
 labels_offset(void)
@@ -158,9 +158,9 @@ head_of(const LOCKTAG *tag)
 }
 
 static void
-wake(int place)
+wake(const Place *place)
 {
-	SetLatch(&GetPGProcByNumber(place)->procLatch);
+	SetLatch(&GetPGProcByNumber(place - list->places)->procLatch);
 }
 
 static void
@@ -168,10 +168,10 @@ call(Place *place, int64 now)
 {
 	if (place->called_at == 0)
 		place->called_at = now;
-	if (ncalled < MAX_CALLED)
-		called[ncalled++] = place - list->places;
+	if (nto_wake < MAX_WOKEN_LATER)
+		to_wake[nto_wake++] = place;
 	else
-		wake(place - list->places);
+		wake(place);
 }
 
 /* Releases the lock and wakes who was called: that is a system call for each, in which the lock would keep others waiting. */
@@ -179,8 +179,8 @@ static void
 release_and_wake(void)
 {
 	LWLockRelease(&locks->lock);
-	while (ncalled > 0)
-		wake(called[--ncalled]);
+	while (nto_wake > 0)
+		wake(to_wake[--nto_wake]);
 }
 
 /* Calls the first of the queue, and with a shared one every shared one up to the first who wants it alone. */

@@ -145,16 +145,13 @@ begin_locked(const ClaimRequest *request, RecordStore *store, ClaimAnswer *answe
 	Record		record;
 	bool		found = record_read_locked(store, &request->scope, &request->key, &record);
 
-	if (found)
-	{
-		if (judge(request, &record, answer))
-		{
-			record_make_durable(store); /* whoever held the lock may have committed with distsys.durability off */
-			return false;
-		}
-	}
-	else
+	if (!found)
 		answer->now = clock_read();
+	else if (judge(request, &record, answer))
+	{
+		record_make_durable(store); /* whoever held the lock may have committed with distsys.durability off */
+		return false;
+	}
 	return write_claim(request, store, found, answer);
 }
 

@@ -15,7 +15,6 @@
  */
 #include "postgres.h"
 
-#include "access/transam.h"
 #include "access/xact.h"
 #include "compat.h"
 #include "utils/snapmgr.h"
@@ -64,10 +63,7 @@ snapshots_matter(void)
 static bool
 check_record_seen(const NameArg *resource, HeapTuple row)
 {
-	TransactionId recorded = row == NULL ? InvalidTransactionId : HeapTupleHeaderGetXmin(row->t_data);
-
-	if (!TransactionIdIsNormal(recorded) || TransactionIdIsCurrentTransactionId(recorded) ||
-		!XidInMVCCSnapshot(recorded, GetTransactionSnapshot()))
+	if (row == NULL || !row_written_after_snapshot(row))
 		return true;
 	report_stale_snapshot(resource, "A token was recorded for it since the transaction's snapshot was taken.");
 	return false;

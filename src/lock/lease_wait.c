@@ -44,19 +44,16 @@ lease_call_waiters(const LeaseKind *kind, const NameArg *name)
 void
 lease_sleep(const LeaseAnswer *answer, int64 left_us, int64 *poll_us)
 {
+	int64		sleep_us = LOOK_AGAIN;
+
 	if (!waitlist_available())
 	{
 		wait_poll(poll_us, answer->retry_us > 0 ? Min(answer->retry_us, left_us) : left_us, WAIT_LEASE);
 		return;
 	}
 	if (answer->retry_us > 0)
-		{
-		int64		sleep_us = answer->retry_us + (waitlist_first() ? 0 : LOOK_AGAIN);
-
-		waitlist_sleep(Min(Min(sleep_us, LOOK_AT_LEAST), left_us), WAIT_LEASE);
-	}
-	else
-		waitlist_sleep(Min(LOOK_AGAIN, left_us), WAIT_LEASE);
+		sleep_us = at_most(answer->retry_us + (waitlist_first() ? 0 : LOOK_AGAIN), LOOK_AT_LEAST);
+	waitlist_sleep(Min(sleep_us, left_us), WAIT_LEASE);
 }
 
 /* Where there is no queue: keeps shared requests out while an exclusive one waits. */

@@ -24,7 +24,6 @@
 #include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
-#include "utils/snapmgr.h"
 
 #include "core/refusal.h"
 #include "core/result.h"
@@ -279,25 +278,12 @@ start_ttl(GroupWork *work, const ClockReading *now)
 	work->cursor.deadline = deadline_after(now, work->config.ttl_us);
 }
 
-/*
- * n consecutive receipts. With the epoch above the counter, as in a token: a
- * server that was promoted without the last fetches of its predecessor draws the same
- * counts again, and a late acknowledgement of those must not settle what is in flight here.
- */
-static int64
-draw_receipts(int64 n)
-{
-	int64		epoch = token_epoch();
-
-	return (epoch << TOKEN_COUNTER_BITS) + receipt_draw(n);
-}
-
 /* Gives the batch its receipts and puts it in flight under this caller's claim. */
 static void
 claim_batch(GroupWork *work, Batch *batch, const NameArg *member, bool new_claim, const ClockReading *now)
 {
 	Cursor	   *cursor = &work->cursor;
-	int64		receipt = batch->n > 0 ? draw_receipts(batch->n) : cursor->receipt_last + 1;
+	int64		receipt = batch->n > 0 ? receipt_draw(batch->n) : cursor->receipt_last + 1;
 	bool		new_ttl = new_claim || !ttl_runs(cursor);
 	Delivery   *all = palloc((cursor->nin_flight + batch->n + 1) * sizeof(Delivery));
 
@@ -345,19 +331,6 @@ same_member(const Cursor *cursor, const NameArg *member)
 	return cursor->member != (Datum) 0 && datum_image_eq(cursor->member, member->datum, false, -1);
 }
 
-/*
- * In REPEATABLE READ and SERIALIZABLE: has somebody else used the group since the
- * transaction's snapshot? Then it does not see the effects of the events before, and what this caller reads for the next is stale.
- */
-static bool
-moved_since_snapshot(const GroupWork *work)
-{
-	TransactionId writer = HeapTupleHeaderGetXmin(work->row->t_data);
-
-	return IsolationUsesXactSnapshot() && TransactionIdIsNormal(writer) &&
-		!TransactionIdIsCurrentTransactionId(writer) && XidInMVCCSnapshot(writer, GetTransactionSnapshot());
-}
-
 /* Under the lock. Returns false when nothing has changed. */
 static bool
 fetch_locked(GroupWork *work, const NameArg *member, int32 max_events, int64 bound, Batch *batch)
@@ -370,8 +343,9 @@ fetch_locked(GroupWork *work, const NameArg *member, int32 max_events, int64 bou
 
 	if (live && new_claim)
 		return false;			/* somebody else's */
-	if (moved_since_snapshot(work))
-		return false;			/* the next transaction gets it */
+	/* somebody used the group since the transaction's snapshot, which does not see the effects of his events: the next transaction gets it */
+	if (IsolationUsesXactSnapshot() && row_written_after_snapshot(work->row))
+		return false;
 	batch->max = Min(max_events, MAX_IN_FLIGHT - (lost ? 0 : work->cursor.nin_flight));
 	batch->events = palloc(Max(batch->max, 1) * sizeof(OutboxEvent));
 	batch->deliveries = palloc(Max(batch->max, 1) * sizeof(Delivery));

@@ -172,6 +172,14 @@ member_text(int ord, const JsonbValue *value, const char *what)
 						  what, NAME_LONG).datum;
 }
 
+static Jsonb *
+member_object(int ord, JsonbValue *value, const char *what)
+{
+	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
+		raise_bad_event(ord, psprintf("%s is not an object.", what));
+	return JsonbValueToJsonb(value);
+}
+
 static bool
 member_is(const JsonbValue *key, const char *name)
 {
@@ -208,11 +216,8 @@ event_from_json(int ord, JsonbContainer *object, const NameArg *topic, OutboxEve
 			set(event, EVENT_TYPE, member_text(ord, &value, "type"));
 		else if (member_is(&key, "key"))
 			set(event, EVENT_KEY, member_text(ord, &value, "key"));
-		else if (member_is(&key, "headers") &&
-				 (value.type != jbvBinary || !JsonContainerIsObject(value.val.binary.data)))
-			raise_bad_event(ord, "headers is not an object.");
 		else if (member_is(&key, "headers"))
-			set_headers(event, JsonbValueToJsonb(&value));
+			set_headers(event, member_object(ord, &value, "headers"));
 		else if (member_is(&key, "id"))
 			set(event, EVENT_ID, DirectFunctionCall1(uuid_in,
 													 CStringGetDatum(TextDatumGetCString(member_text(ord, &value, "id")))));

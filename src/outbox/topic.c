@@ -10,7 +10,6 @@
 #include "compat.h"
 #include "utils/builtins.h"
 
-#include "core/keylock.h"
 #include "outbox/group.h"
 #include "outbox/topic.h"
 #include "store/config.h"
@@ -73,37 +72,22 @@ topic_check(const NameArg *topic)
 		config_raise_unknown(&kind, topic);
 }
 
-static void
-topic_tag(LOCKTAG *tag, const NameArg *topic)
-{
-	keylock_tag2(tag, KEYLOCK_CONFIG, "outbox_topic", 12, topic->data, topic->len);
-}
-
 void
 topic_lock(const NameArg *topic)
 {
-	LOCKTAG		tag;
-
-	topic_tag(&tag, topic);
-	(void) keylock_wait(&tag, ExclusiveLock, KEYLOCK_FOR_EVER);
+	config_lock(&kind, topic);
 }
 
 bool
 topic_try_lock(const NameArg *topic)
 {
-	LOCKTAG		tag;
-
-	topic_tag(&tag, topic);
-	return keylock_try(&tag, ExclusiveLock);
+	return config_try_lock(&kind, topic);
 }
 
 void
 topic_unlock(const NameArg *topic)
 {
-	LOCKTAG		tag;
-
-	topic_tag(&tag, topic);
-	keylock_release(&tag, ExclusiveLock);
+	config_unlock(&kind, topic);
 }
 
 /* ---- what was removed: outbox_retained(topic, removed_through) ---- */

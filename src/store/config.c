@@ -237,6 +237,24 @@ config_lock(const ConfigKind *kind, const NameArg *name)
 	(void) keylock_wait(&tag, ExclusiveLock, KEYLOCK_FOR_EVER);
 }
 
+bool
+config_try_lock(const ConfigKind *kind, const NameArg *name)
+{
+	LOCKTAG		tag;
+
+	config_tag(kind, name, &tag);
+	return keylock_try(&tag, ExclusiveLock);
+}
+
+void
+config_unlock(const ConfigKind *kind, const NameArg *name)
+{
+	LOCKTAG		tag;
+
+	config_tag(kind, name, &tag);
+	keylock_release(&tag, ExclusiveLock);
+}
+
 /* Opens the table for <function>_<verb>(), locks the name and reads its row; NULL: there is none. */
 static HeapTuple
 open_row(const ConfigKind *kind, const char *verb, const NameArg *name, Relation *rel)
@@ -250,11 +268,8 @@ open_row(const ConfigKind *kind, const char *verb, const NameArg *name, Relation
 static bool
 leave_as_it_is(const ConfigKind *kind, const NameArg *name, Relation rel)
 {
-	LOCKTAG		tag;
-
 	row_close_unwritten(rel);
-	config_tag(kind, name, &tag);
-	keylock_release(&tag, ExclusiveLock);
+	config_unlock(kind, name);
 	return false;
 }
 

@@ -48,6 +48,10 @@ typedef struct ConfigKind
 pg_noreturn extern void config_raise_unknown(const ConfigKind *kind, const NameArg *name);
 /* Serialises changes of one name, to the end of the transaction. */
 extern void config_lock(const ConfigKind *kind, const NameArg *name);
+/* The same without waiting. */
+extern bool config_try_lock(const ConfigKind *kind, const NameArg *name);
+/* Gives it back when nothing was changed. */
+extern void config_unlock(const ConfigKind *kind, const NameArg *name);
 /* true: created; false: it was there. 42710 unless if_not_exists. */
 extern bool config_create(const ConfigKind *kind, const NameArg *name, Datum *values, bool *nulls, bool if_not_exists);
 /* Opens the table and reads the row for a change; 42704. */

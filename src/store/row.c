@@ -475,6 +475,15 @@ row_scan_end(RowScan *scan)
 	pfree(scan);
 }
 
+bool
+row_written_after_snapshot(HeapTuple row)
+{
+	TransactionId writer = HeapTupleHeaderGetXmin(row->t_data);
+
+	return TransactionIdIsNormal(writer) && !TransactionIdIsCurrentTransactionId(writer) &&
+		XidInMVCCSnapshot(writer, GetTransactionSnapshot());
+}
+
 /* ---- writing ---- */
 
 static void

@@ -72,5 +72,7 @@ extern HeapTuple row_scan_next(RowScan *scan);
 /* Is the version just returned visible to the caller's own active snapshot too? */
 extern bool row_scan_caller_sees(RowScan *scan);
 extern void row_scan_end(RowScan *scan);
+/* Has another transaction written this version that the transaction's own snapshot does not see? */
+extern bool row_written_after_snapshot(HeapTuple row);
 
 #endif							/* DISTSYS_ROW_H */

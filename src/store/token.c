@@ -338,28 +338,34 @@ compose(int64 counter)
 	return token;
 }
 
+/* The first of n consecutive numbers of a counter, with the epoch above it. */
+static int64
+draw(CatalogTable counter, int64 n, XLogRecPtr *lsn)
+{
+	int64		first;
+
+	load_state(true);
+	first = counter_draw(catalog_relid(counter), n, lsn);
+	(void) compose(first + n - 1);
+	return compose(first);
+}
+
 int64
 token_issue(void)
 {
 	XLogRecPtr	lsn;
-	int64		counter;
+	int64		token = draw(SEQUENCE_TOKEN, 1, &lsn);
 
-	load_state(true);
-	counter = counter_draw(catalog_relid(SEQUENCE_TOKEN), 1, &lsn);
 	XLogFlush(lsn);
-	return compose(counter);
+	return token;
 }
 
 int64
 position_draw(int64 n)
 {
 	XLogRecPtr	lsn;
-	int64		first;
 
-	load_state(true);
-	first = compose(counter_draw(catalog_relid(SEQUENCE_POSITION), n, &lsn));
-	(void) compose(first - (current_epoch() << TOKEN_COUNTER_BITS) + n - 1);
-	return first;
+	return draw(SEQUENCE_POSITION, n, &lsn);
 }
 
 int64
@@ -373,7 +379,7 @@ int64
 receipt_draw(int64 n)
 {
 	XLogRecPtr	lsn;
-	int64		first = counter_draw(catalog_relid(SEQUENCE_RECEIPT), n, &lsn);
+	int64		first = draw(SEQUENCE_RECEIPT, n, &lsn);
 
 	XLogFlush(lsn);
 	return first;

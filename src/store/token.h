@@ -25,7 +25,10 @@ extern int64 token_issue(void);
 extern int64 position_draw(int64 n);
 /* The highest position drawn so far, in the same layout. Not on a standby. */
 extern int64 position_head(void);
-/* n consecutive delivery receipts (plain counter). */
+/*
+ * First of n consecutive delivery receipts, in the same layout: a server that was promoted without the last ones draws the same
+ * counts again, and a late acknowledgement of those must not settle what is in flight there. Flushed before return.
+ */
 extern int64 receipt_draw(int64 n);
 /* Leases whose token is below this are expired: they were granted before a restore. */
 extern int64 token_lease_floor(void);
